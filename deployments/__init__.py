@@ -1,0 +1,1 @@
+"""The doors: command line, deployments, the stack of servers."""

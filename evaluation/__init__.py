@@ -1,0 +1,1 @@
+"""The measure: benchmark rules and judges. Sees reca_core only through its contracts."""

@@ -1,0 +1,1 @@
+"""Benchmark rules: pure, torch-free."""

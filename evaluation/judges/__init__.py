@@ -1,0 +1,1 @@
+"""Judges: what answers a benchmark's questions."""

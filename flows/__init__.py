@@ -1,0 +1,1 @@
+"""The story: each flow body reads as the pipeline it is."""

@@ -1,0 +1,115 @@
+"""Facts that travel between stages, under the names they keep everywhere (docs/architecture.md, "Names")."""
+
+from __future__ import annotations
+
+from reca_core.contracts.base import Record, unhashed
+
+
+class ManifestRow(Record):
+    """One picture of a prepared set. One line of ``data/<digest>/manifest.jsonl``."""
+
+    sha256: str
+    """SHA-256 of the picture file's bytes: the picture's identity."""
+    file: str = unhashed()
+    """Absolute path of the file to decode."""
+    label: str = unhashed("")
+    """Where it came from in the source's own words: relative path, archive member, row number."""
+    width: int
+    """Pixels, after EXIF rotation."""
+    height: int
+    """Pixels, after EXIF rotation."""
+
+
+class QuarantineRow(Record):
+    """One file that cannot be trained on. One line of ``data/<digest>/quarantine.jsonl``."""
+
+    label: str
+    """Where it lies in the source."""
+    reason: str
+    """Why it is unusable, in words."""
+
+
+class PreparedData(Record):
+    """A prepared picture set."""
+
+    digest: str
+    """SHA-256 over the sorted picture hashes and the preparation settings."""
+    directory: str = unhashed()
+    """``data/<digest>``."""
+    pictures: int
+    """Usable pictures."""
+    quarantined: int
+    """Files listed in quarantine.jsonl."""
+    source: str = unhashed("")
+    """The source as the user named it."""
+
+
+class CheckpointRef(Record):
+    """Trained weights on disk, in the family's own directory layout."""
+
+    path: str = unhashed()
+    """Absolute directory."""
+    step: int
+    """Optimizer steps done."""
+    sha256: str
+    """``sha256_tree`` of the directory."""
+
+
+class ResolvedModel(Record):
+    """A model that was found: what a ``ModelChoice`` turned out to be."""
+
+    name: str = unhashed()
+    """Short human name for tables, such as ``tiny-janus`` or ``reca-tiny-janus/3``."""
+    family: str
+    """Registry key of the family."""
+    path: str = unhashed()
+    """Absolute directory that the family's loader reads."""
+    sha256: str
+    """``sha256_tree`` of that directory."""
+    source: str = unhashed("")
+    """The choice as the user typed it: bundled name, path, hub id, models:/name@alias."""
+    revision: str = unhashed("")
+    """Hub revision that was resolved, if any."""
+
+
+class VersionRef(Record):
+    """A version in the MLflow model registry."""
+
+    name: str
+    """Registered model name."""
+    version: str
+    """Version number as MLflow prints it."""
+    model_id: str
+    """Id of the LoggedModel behind it."""
+    run_id: str
+    """MLflow run that made it."""
+
+
+class Prompt(Record):
+    """One line of a prompts file: what to draw and where the pictures go."""
+
+    prompt_id: str
+    """Unique in the file; decided by the benchmark."""
+    text: str
+    """What the model is told; empty when only a source image is given."""
+    source_image: str = ""
+    """Picture to reconstruct, edit or describe: path relative to the prompts file, or absolute."""
+    seeds: list[int]
+    """One picture is made per seed."""
+    outputs: list[str]
+    """One relative path per seed, inside the output directory."""
+
+
+class Sample(Record):
+    """One line of ``samples.jsonl``: one thing a model made."""
+
+    prompt_id: str
+    seed: int
+    text: str
+    """The prompt's text, repeated so that a samples directory explains itself."""
+    image_path: str
+    """Relative to the samples directory; empty for a description."""
+    sha256: str
+    """Of the picture file; empty for a description."""
+    reply: str = ""
+    """What the model said, for a description."""

@@ -1,0 +1,46 @@
+"""The explicit table of model families and bundled models. One line per family; strings only, so nothing heavy loads.
+
+Adding a family: one folder in ``reca_core/models`` and one line here (CONTRIBUTING.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reca_core.contracts.errors import BadInput
+
+
+@dataclass(frozen=True)
+class FamilyEntry:
+    """Where a family's code is and how its checkpoints are recognised, without importing it."""
+
+    adapter: str
+    """``package.module:Class`` of the adapter."""
+    model_types: tuple[str, ...]
+    """Values of ``model_type`` in config.json that mean this family."""
+    numerics_version: int
+    """Raised by whoever changes a training or sampling result of this family."""
+
+
+FAMILIES: dict[str, FamilyEntry] = {
+    "janus": FamilyEntry("reca_core.models.janus.adapter:Janus", ("janus", "multi_modality"), 1),
+}
+
+BUNDLED_MODELS: dict[str, str] = {
+    "tiny-janus": "reca_core/models/janus/tiny",
+}
+"""Bundled name -> directory, relative to the repository's package root."""
+
+
+def check_family(name: str) -> str:
+    """Return ``name`` if it is ``auto`` or registered. Raises ValueError with the choices otherwise."""
+    if name != "auto" and name not in FAMILIES:
+        raise ValueError(f"unknown family {name!r}; choices: auto, {', '.join(FAMILIES)}")
+    return name
+
+
+def family_entry(name: str) -> FamilyEntry:
+    """The table line of a family. Raises BadInput with the choices."""
+    if name not in FAMILIES:
+        raise BadInput(f"no family is called {name!r}", field="model.family", choices=tuple(FAMILIES))
+    return FAMILIES[name]

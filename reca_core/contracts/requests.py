@@ -1,0 +1,200 @@
+"""What a person can ask for. These classes are at once the Prefect form, ``--config`` files, ``--set`` keys and help.
+
+Units are in the names. ``steps`` are optimizer steps everywhere. No unions: a Literal name plus flat fields, because
+the Prefect form draws unions as tabs (docs/decisions). Fields made with ``unhashed`` never change a result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+
+from reca_core.contracts.base import Config, unhashed
+from reca_core.contracts.records import PreparedData, ResolvedModel
+from reca_core.contracts.registry import FAMILIES, check_family
+
+FamilyChoice = Annotated[
+    str, AfterValidator(check_family), WithJsonSchema({"type": "string", "enum": ["auto", *FAMILIES]})
+]
+
+
+class ModelChoice(Config):
+    """Which model to start from."""
+
+    model_config = ConfigDict(title="Model")
+
+    source: str = Field("tiny-janus", min_length=1, title="Model")
+    """A bundled name (tiny-janus), a directory, a hub id, or a registered version: models:/NAME@ALIAS, models:/NAME/3."""
+    revision: str = Field("", title="Hub revision")
+    """Commit, tag or branch of a hub id. Empty: main; the commit it stands for is recorded."""
+    family: FamilyChoice = Field("auto", title="Family")
+    """Model family; auto reads it from the checkpoint's config.json."""
+
+
+class ImageSource(Config):
+    """Which pictures to learn from. Captions in the source are ignored: RecA needs none."""
+
+    model_config = ConfigDict(title="Images")
+
+    source: str = Field("shapeworld", min_length=1, title="Source")
+    """shapeworld (rendered scenes), a folder, a .parquet or .arrow file, a webdataset .tar (globs allowed), or a hub id."""
+    kind: Literal["auto", "shapeworld", "folder", "datasets", "webdataset"] = Field("auto", title="Kind of source")
+    """auto looks at the source; datasets covers hub ids, parquet and arrow."""
+    revision: str = Field("", title="Hub revision")
+    """Commit of a hub data set. Empty: main; the commit it stands for is recorded."""
+    split: str = Field("train", title="Split")
+    """Split of a hub or parquet data set."""
+    image_column: str = Field("image", title="Image column")
+    """Column that holds the pictures in a hub or parquet data set."""
+    limit: int = Field(0, ge=0, title="At most this many pictures")
+    """0 takes all."""
+    scenes: int = Field(2048, ge=1, le=1_000_000, title="Scenes to render")
+    """How many pictures shapeworld renders."""
+    scene_size_pixels: int = Field(16, ge=8, le=1024, title="Scene size in pixels")
+    """Side of a rendered picture."""
+    scene_seed: int = Field(20_000, ge=0, title="Scene seed")
+    """First seed of the rendered scenes."""
+
+
+class LossTerms(Config):
+    """Weights of the loss terms. RecA is (1, 0, 0, 0) for decoupled families and (1, 1, 0, 0) for shared-parameter ones."""
+
+    model_config = ConfigDict(title="Loss terms")
+
+    reconstruction: float = Field(1.0, ge=0, le=100, title="Reconstruction weight")
+    """Regenerate the picture from its own understanding embeddings: the RecA term."""
+    image_to_text: float = Field(1.0, ge=0, le=100, title="Image-to-text weight")
+    """Replay of question answering about pictures, which keeps understanding in families that share parameters."""
+    text_to_image: float = Field(0.0, ge=0, le=100, title="Text-to-image weight")
+    """Supervised term with captions; 0 in every published RecA recipe."""
+    text: float = Field(1.0, ge=0, le=100, title="Text weight")
+    """Replay of questions about captions. The tiny bases need it; published recipes have 0."""
+
+
+class CaptionSource(Config):
+    """Where the captions and questions of the replay terms come from."""
+
+    model_config = ConfigDict(title="Captions")
+
+    source: str = Field("shapeworld", min_length=1, title="Source")
+    """shapeworld, or a JSON file in LLaVA format (image paths relative to the file)."""
+    rich_fraction: float = Field(0.2, ge=0, le=1, title="Fraction of rich captions")
+    """How often a rendered scene's drawing caption also names colours, counts and places; the rest names objects only."""
+    seed: int = Field(500_000, ge=0, title="Seed")
+    """First seed of the scenes that captions are made for."""
+
+
+class TrainingPlan(Config):
+    """How to train."""
+
+    model_config = ConfigDict(title="Training")
+
+    stage: Literal["post", "base", "tokenizer"] = Field("post", title="Stage")
+    """post: RecA or fine-tuning with encoder and tokenizer frozen; base: pretraining, encoder unfrozen; tokenizer: its autoencoder."""
+    steps: int = Field(150, ge=1, le=10_000_000, title="Optimizer steps")
+    """Updates of the weights, whatever the accumulation or the number of devices."""
+    images_per_step: int = Field(64, ge=1, le=1_000_000, title="Pictures per optimizer step")
+    """Global batch, summed over devices and accumulation."""
+    images_per_pass: int = unhashed(0, ge=0, le=1_000_000, title="Pictures per forward pass")
+    """Split of a step into accumulated passes per device; 0 is all at once."""
+    learning_rate: float = Field(3e-4, gt=0, le=1, title="Peak learning rate")
+    """AdamW's rate after warm-up."""
+    schedule: Literal["constant", "cosine", "linear"] = Field("constant", title="Schedule after warm-up")
+    """cosine and linear end at zero on the last step."""
+    warmup_steps: int = Field(10, ge=0, title="Warm-up steps")
+    """Linear ramp from 0."""
+    beta1: float = Field(0.9, ge=0, lt=1, title="AdamW beta 1")
+    """Decay of the first moment."""
+    beta2: float = Field(0.95, ge=0, lt=1, title="AdamW beta 2")
+    """Decay of the second moment."""
+    weight_decay: float = Field(0.0, ge=0, le=1, title="Weight decay")
+    """Applied to matrices only."""
+    gradient_clip: float = Field(1.0, ge=0, title="Gradient norm limit")
+    """0 switches clipping off."""
+    drop_text: float = Field(0.1, ge=0, le=1, title="Prompt dropout")
+    """How often the instruction is replaced by the family's null form, which classifier-free guidance needs."""
+    precision: Literal["float32", "bfloat16"] = Field("float32", title="Precision")
+    """Autocast type of the forward pass; weights and reductions stay float32."""
+    ema_decay: float = Field(0.0, ge=0, lt=1, title="EMA decay")
+    """0 switches the moving average off; the exported weights are never the average unless asked for."""
+    checkpoint_every_steps: int = unhashed(50, ge=1, title="Steps between checkpoints")
+    """What a kill can lose at most."""
+    keep_checkpoints: int = unhashed(2, ge=1, title="Checkpoints to keep")
+    """Older ones are removed."""
+    preview_every_steps: int = unhashed(50, ge=1, title="Steps between previews")
+    """How often a fixed set of pictures is reconstructed and a fixed set of prompts drawn."""
+    processes: int = unhashed(1, ge=1, le=4096, title="Processes")
+    """Ranks on this machine; more than one starts torchrun."""
+    device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
+    """auto takes a GPU where there is one."""
+    seed: int = Field(0, ge=0, title="Seed")
+    """Key of every random draw of the training."""
+
+
+class SamplingSettings(Config):
+    """How pictures and replies are drawn."""
+
+    model_config = ConfigDict(title="Sampling")
+
+    guidance_scale: float = Field(5.0, ge=1, le=100, title="Guidance scale")
+    """Classifier-free guidance; 1 is none."""
+    temperature: float = Field(1.0, gt=0, le=10, title="Temperature")
+    """Of the image tokens."""
+    images_per_batch: int = unhashed(64, ge=1, le=4096, title="Pictures per batch")
+    """Drawn together; results do not depend on it."""
+    max_reply_tokens: int = Field(128, ge=1, le=8192, title="Longest reply in tokens")
+    """For descriptions."""
+    device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
+    """auto takes a GPU where there is one."""
+
+
+class EvaluationPlan(Config):
+    """What to measure, on how many pictures, and with which judge."""
+
+    model_config = ConfigDict(title="Evaluation")
+
+    benchmarks: list[str] = Field(["geneval.shapeworld"], min_length=1, title="Benchmarks")
+    """Benchmark ids: NAME for the published judge, NAME.JUDGE for any other."""
+    prompts_per_tag: int = Field(0, ge=0, title="Prompts per tag")
+    """0 takes all prompts of the benchmark; fewer is quicker and less certain."""
+    pictures_per_prompt: int = Field(4, ge=1, le=100, title="Pictures per prompt")
+    """Seeds 0, 1, 2, ... of every prompt."""
+    first_seed: int = Field(1000, ge=0, title="First seed")
+    """Reporting uses seeds from 1000 on, tuning those below."""
+    arithmetic: Literal["corrected", "parity"] = Field("corrected", title="Arithmetic")
+    """parity repeats the upstream script, defects included."""
+    resamples: int = Field(2000, ge=100, le=100_000, title="Bootstrap resamples")
+    """For the 95% intervals, over prompts."""
+    preview_prompts: int = Field(8, ge=0, le=64, title="Pictures in the grid")
+    """How many fixed prompts are shown side by side."""
+
+
+class TrainRequest(Config):
+    """One training, complete: what ``python -m reca_core.launch train request.json`` reads."""
+
+    model: ResolvedModel
+    data: PreparedData
+    losses: LossTerms
+    captions: CaptionSource
+    training: TrainingPlan
+    numerics_version: int
+    """Raised by whoever changes a result of this family's training; part of the identity."""
+    run_directory: str = unhashed()
+    """Absolute ``runs/<request_hash>``."""
+
+
+class SampleRequest(Config):
+    """One pass of one model over one prompts file: what ``python -m reca_core.launch sample request.json`` reads."""
+
+    model: ResolvedModel
+    task: Literal["draw", "reconstruct", "describe"]
+    """draw: text to image; reconstruct: image to image through the understanding encoder; describe: image to text."""
+    prompts_file: str = unhashed()
+    """Absolute path of prompts.jsonl."""
+    prompts_sha256: str
+    """Hash of that file: the prompts are part of the identity."""
+    sampling: SamplingSettings
+    numerics_version: int
+    output_directory: str = unhashed()
+    """Absolute; receives pictures, samples.jsonl and DONE.json."""

@@ -1,0 +1,1 @@
+"""Pictures in: decoding, sources, manifests, the rendered world."""

@@ -1,0 +1,1 @@
+"""Unified multimodal models: the protocol, the registry, one folder per family."""

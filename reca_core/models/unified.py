@@ -1,0 +1,190 @@
+"""The protocol every model family follows: a training step that reads as the paper (arXiv 2509.07295, section 3).
+
+    images -> understand -> condition (embeddings + instruction) -> the family's own generation loss on the same images
+
+Families compose the free functions of ``reca_core.objectives``; there is no base class to override half of.
+Shape legend: B batch, U understanding tokens, D embedding width, N target tokens, H/W pixels.
+An adapter is an ``nn.Module``; what distributed training wraps is ``training.step.TrainingStep`` around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from reca_core.contracts.requests import SamplingSettings
+from reca_core.draws import KeyedDraws
+from reca_core.objectives.loss_sum import LossSum
+
+
+@dataclass(frozen=True)
+class Images:
+    """The same pictures as the understanding encoder and as the image tokenizer want them, each with its own transform."""
+
+    understanding: Float[Tensor, "batch 3 height_und width_und"]
+    target: Float[Tensor, "batch 3 height_gen width_gen"]
+
+    def to(self, device: Any) -> Images:
+        """Both tensors on ``device``."""
+        return Images(self.understanding.to(device), self.target.to(device))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the generator must produce. Token families fill ``ids`` [B, N]; latent families ``latents`` [B, N, C]."""
+
+    ids: Int[Tensor, "batch tokens"] | None = None
+    latents: Float[Tensor, "batch tokens channels"] | None = None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the generator is told: the embedded prefix of the sequence.
+
+    ``embeddings`` [B, L, D]; ``attention`` [B, L] is 1 on real positions, 0 on padding.
+    """
+
+    embeddings: Float[Tensor, "batch length width"]
+    attention: Int[Tensor, "batch length"]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One question and its answer; ``picture`` is the row of the batch's Images it is about, or None for text only."""
+
+    question: str
+    answer: str
+    picture: int | None = None
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """One picture to draw from text."""
+
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class RedrawRequest:
+    """One picture to reconstruct from its own understanding embeddings."""
+
+    picture: Image.Image
+    seed: int
+    template: str
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which parameter names of a checkpoint did not fit. Anything the family did not declare harmless is an error."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched_shape: tuple[str, ...]
+
+    def clean(self) -> bool:
+        """True if every tensor found its place."""
+        return not (self.missing or self.unexpected or self.mismatched_shape)
+
+
+@runtime_checkable
+class UnifiedModel(Protocol):
+    """A family's adapter."""
+
+    family: str
+    network: nn.Module
+    """The network with all its parameters; what is saved and hashed."""
+
+    @classmethod
+    def load(cls, directory: Path, device: str = "cpu") -> UnifiedModel:
+        """Read a checkpoint directory, strictly. Raises CheckpointRefused naming the keys that do not fit."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write the checkpoint directory that ``load`` reads: bit-equal after a round trip."""
+        ...
+
+    def trainable_names(self, stage: str) -> frozenset[str]:
+        """Names of ``network``'s parameters that the stage ("tokenizer", "base", "post") may change."""
+        ...
+
+    def prepare(self, pictures: Sequence[Image.Image]) -> Images:
+        """Decoded RGB pictures through the family's two transforms, on the CPU."""
+        ...
+
+    def understand(self, images: Images) -> Float[Tensor, "batch und_tokens width"]:
+        """UnderstandingTokens [B, U, D]: what the language model sees when it looks at the picture."""
+        ...
+
+    def condition(
+        self, understanding: Float[Tensor, "batch und_tokens width"], templates: Sequence[str], drop_text: Bool[Tensor, " batch"]
+    ) -> Condition:
+        """The sequence an image question has: embeddings plus instruction; dropped rows get the family's null text."""
+        ...
+
+    def encode_target(self, images: Images) -> Target:
+        """Frozen image tokenizer in float32, no gradient."""
+        ...
+
+    def reconstruction_loss(self, condition: Condition, target: Target, draws: KeyedDraws) -> LossSum:
+        """The family's own text-to-image loss with the RecA condition in place of text. One count per target element."""
+        ...
+
+    def generate(self, requests: Sequence[DrawRequest], settings: SamplingSettings) -> Iterator[Image.Image]:
+        """Text to image, in order. A picture depends on its own text and seed only, not on its batch."""
+        ...
+
+    def reconstruct(self, requests: Sequence[RedrawRequest], settings: SamplingSettings) -> Iterator[Image.Image]:
+        """Image to image through the understanding encoder, in order."""
+        ...
+
+    def tokenizer_ceiling(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+        """Encode and decode with the image tokenizer alone: the best any reconstruction could be."""
+        ...
+
+    def understanding_view(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+        """The pixels that the understanding encoder saw, as pictures."""
+        ...
+
+
+@runtime_checkable
+class AnswersInText(Protocol):
+    """A family that answers questions."""
+
+    def image_to_text_loss(self, images: Images, dialogues: Sequence[Dialogue]) -> LossSum:
+        """Cross-entropy of the answers, one count per answer token; gradients as the family declares."""
+        ...
+
+    def text_loss(self, dialogues: Sequence[Dialogue]) -> LossSum:
+        """The same questions with a caption in the question instead of a picture."""
+        ...
+
+    def describe(self, pictures: Sequence[Image.Image], questions: Sequence[str], settings: SamplingSettings) -> list[str]:
+        """Greedy answers, one per picture and question."""
+        ...
+
+
+@runtime_checkable
+class DrawsFromText(Protocol):
+    """A family that can be trained from captions: supervised fine-tuning and pretraining."""
+
+    def text_to_image_loss(
+        self, captions: Sequence[str], target: Target, drop_text: Bool[Tensor, " batch"], draws: KeyedDraws
+    ) -> LossSum:
+        """The generation loss conditioned on captions; dropped rows get the family's null prompt."""
+        ...
+
+
+@runtime_checkable
+class TrainsTokenizer(Protocol):
+    """A family whose image tokenizer this repository can make (tiny bases)."""
+
+    def tokenizer_loss(self, images: Images) -> dict[str, LossSum]:
+        """Named terms of the autoencoder's own objective; their weighted sum is minimised."""
+        ...

@@ -1,0 +1,1 @@
+"""The verbs: one Prefect task per step of the story."""
