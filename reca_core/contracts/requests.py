@@ -25,7 +25,7 @@ class ModelChoice(Config):
     model_config = ConfigDict(title="Model")
 
     source: str = Field("tiny-janus", min_length=1, title="Model")
-    """A bundled name (tiny-janus), a directory, a hub id, or a registered version: models:/NAME@ALIAS, models:/NAME/3."""
+    """A bundled name (tiny-janus), a directory, a hub id, or a registered version: models:/NAME@ALIAS."""
     revision: str = Field("", title="Hub revision")
     """Commit, tag or branch of a hub id. Empty: main; the commit it stands for is recorded."""
     family: FamilyChoice = Field("auto", title="Family")
@@ -38,7 +38,7 @@ class ImageSource(Config):
     model_config = ConfigDict(title="Images")
 
     source: str = Field("shapeworld", min_length=1, title="Source")
-    """shapeworld (rendered scenes), a folder, a .parquet or .arrow file, a webdataset .tar (globs allowed), or a hub id."""
+    """shapeworld (rendered scenes), a folder, a .parquet or .arrow file, webdataset .tar files, or a hub id."""
     kind: Literal["auto", "shapeworld", "folder", "datasets", "webdataset"] = Field("auto", title="Kind of source")
     """auto looks at the source; datasets covers hub ids, parquet and arrow."""
     revision: str = Field("", title="Hub revision")
@@ -58,7 +58,7 @@ class ImageSource(Config):
 
 
 class LossTerms(Config):
-    """Weights of the loss terms. RecA is (1, 0, 0, 0) for decoupled families and (1, 1, 0, 0) for shared-parameter ones."""
+    """Weights of the loss terms. RecA is 1, 0, 0, 0 for decoupled families, 1, 1, 0, 0 where they share parameters."""
 
     model_config = ConfigDict(title="Loss terms")
 
@@ -80,7 +80,7 @@ class CaptionSource(Config):
     source: str = Field("shapeworld", min_length=1, title="Source")
     """shapeworld, or a JSON file in LLaVA format (image paths relative to the file)."""
     rich_fraction: float = Field(0.2, ge=0, le=1, title="Fraction of rich captions")
-    """How often a rendered scene's drawing caption also names colours, counts and places; the rest names objects only."""
+    """How often a rendered scene's caption also names colours, counts and places; the rest names objects only."""
     seed: int = Field(500_000, ge=0, title="Seed")
     """First seed of the scenes that captions are made for."""
 
@@ -91,7 +91,7 @@ class TrainingPlan(Config):
     model_config = ConfigDict(title="Training")
 
     stage: Literal["post", "base", "tokenizer"] = Field("post", title="Stage")
-    """post: RecA or fine-tuning with encoder and tokenizer frozen; base: pretraining, encoder unfrozen; tokenizer: its autoencoder."""
+    """post: RecA or fine-tuning, encoder and tokenizer frozen; base: pretraining; tokenizer: its autoencoder alone."""
     steps: int = Field(150, ge=1, le=10_000_000, title="Optimizer steps")
     """Updates of the weights, whatever the accumulation or the number of devices."""
     images_per_step: int = Field(64, ge=1, le=1_000_000, title="Pictures per optimizer step")

@@ -25,7 +25,7 @@ from reca_core.objectives.loss_sum import LossSum
 
 @dataclass(frozen=True)
 class Images:
-    """The same pictures as the understanding encoder and as the image tokenizer want them, each with its own transform."""
+    """The same pictures as the understanding encoder and the image tokenizer want them, each by its own transform."""
 
     understanding: Float[Tensor, "batch 3 height_und width_und"]
     target: Float[Tensor, "batch 3 height_gen width_gen"]
@@ -123,7 +123,10 @@ class UnifiedModel(Protocol):
         ...
 
     def condition(
-        self, understanding: Float[Tensor, "batch und_tokens width"], templates: Sequence[str], drop_text: Bool[Tensor, " batch"]
+        self,
+        understanding: Float[Tensor, "batch und_tokens width"],
+        templates: Sequence[str],
+        drop_text: Bool[Tensor, " batch"],
     ) -> Condition:
         """The sequence an image question has: embeddings plus instruction; dropped rows get the family's null text."""
         ...
@@ -133,7 +136,7 @@ class UnifiedModel(Protocol):
         ...
 
     def reconstruction_loss(self, condition: Condition, target: Target, draws: KeyedDraws) -> LossSum:
-        """The family's own text-to-image loss with the RecA condition in place of text. One count per target element."""
+        """The family's text-to-image loss with the RecA condition in place of text, one count per target element."""
         ...
 
     def generate(self, requests: Sequence[DrawRequest], settings: SamplingSettings) -> Iterator[Image.Image]:
@@ -165,7 +168,9 @@ class AnswersInText(Protocol):
         """The same questions with a caption in the question instead of a picture."""
         ...
 
-    def describe(self, pictures: Sequence[Image.Image], questions: Sequence[str], settings: SamplingSettings) -> list[str]:
+    def describe(
+        self, pictures: Sequence[Image.Image], questions: Sequence[str], settings: SamplingSettings
+    ) -> list[str]:
         """Greedy answers, one per picture and question."""
         ...
 

