@@ -1,0 +1,61 @@
+"""A child that dies with its parent, whatever kills the parent.
+
+torchrun puts its ranks into sessions of their own, so killing an agent or its process group leaves them alive and
+holding the GPU (docs/architecture.md, "Control plane and compute plane"). Therefore every child asks the kernel for
+SIGKILL when its parent ends: prctl(2) PR_SET_PDEATHSIG on Linux, a thread that watches getppid() elsewhere.
+Called before torch is imported, hence torch-free. Two things to know:
+
+- the kernel's signal follows the *thread* that started the child: start children from a thread that outlives them;
+- a parent may die between fork and this call, so the starter puts its pid into ``RECA_PARENT_PID``
+  (``child_environment``) and the child compares.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+PARENT_VARIABLE = "RECA_PARENT_PID"
+"""Environment variable in which a starter tells its child who the parent is."""
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+WATCH_SECONDS = 1.0
+"""How often the watcher looks where the kernel offers no signal."""
+ORPHAN_EXIT = 128 + signal.SIGKILL
+"""Exit status of a child that found its parent already gone: that of the signal it just missed."""
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` for a child of this process, naming this process as the parent it must not outlive."""
+    return {**environment, PARENT_VARIABLE: str(os.getpid())}
+
+
+def die_with_parent() -> None:
+    """Tie the life of this process to that of its parent; end it at once if the parent is already gone.
+
+    The parent is the process named in ``RECA_PARENT_PID``, or whoever is the parent now where it is not set.
+    """
+    parent = int(os.environ.get(PARENT_VARIABLE) or os.getppid())
+    if not _kernel_signal():
+        threading.Thread(target=_watch, args=(parent,), name="lifeline", daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(ORPHAN_EXIT)
+
+
+def _kernel_signal() -> bool:
+    """Ask the kernel for SIGKILL at the parent's death. False where there is no such call (not Linux)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return int(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)) == 0
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
