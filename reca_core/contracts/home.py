@@ -102,6 +102,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def previews(self) -> Path:
+        """``index.jsonl`` and ``step-NNNNNNNN/*.png``: the same pictures and prompts every so many steps."""
+        return self.path / "previews"
+
+    @property
     def final(self) -> Path:
         """The finished model in the family's own layout."""
         return self.path / "final"

@@ -113,3 +113,62 @@ class Sample(Record):
     """Of the picture file; empty for a description."""
     reply: str = ""
     """What the model said, for a description."""
+
+
+class PreviewRow(Record):
+    """One line of ``previews/index.jsonl``: a picture made on the way, always from the same fixed inputs."""
+
+    step: int
+    """Optimizer steps done when it was made; 0 is the base model."""
+    task: str
+    """reconstruct or draw."""
+    path: str
+    """The picture, relative to the run's ``previews`` folder."""
+    text: str
+    """The caption that was drawn; for a reconstruction the manifest label of its source."""
+    source: str = ""
+    """For a reconstruction the picture it should resemble, relative to the ``previews`` folder."""
+
+
+class TrainResult(Record):
+    """``DONE.json`` of a training."""
+
+    checkpoint: CheckpointRef
+    """The finished model, ``final`` in the run directory."""
+    steps: int
+    """Optimizer steps done."""
+    seconds: float
+    """Wall time of the attempt that finished, without the attempts before it."""
+    resumed_from_step: int
+    """Checkpoint that the finishing attempt started from; 0 is the base model."""
+    first_losses: dict[str, float]
+    """Metric name -> value on the first step."""
+    last_losses: dict[str, float]
+    """Metric name -> value on the last step."""
+    trained_tensors: int
+    """Parameters that received a gradient; every one of them differs from the base."""
+    idle_tensors: list[str]
+    """Parameters the stage may change that no active loss term reaches; bit-equal to the base."""
+    warnings: list[str]
+    """What the guards saw and did not stop for."""
+
+
+class UnmadeSample(Record):
+    """A sample that could not be made because of its own input, such as a source picture that cannot be decoded."""
+
+    prompt_id: str
+    seed: int
+    reason: str
+
+
+class SampleResult(Record):
+    """``DONE.json`` of a sampling."""
+
+    samples: int
+    """Rows of samples.jsonl."""
+    made: int
+    """Of these, made by the attempt that finished; the others were there already."""
+    seconds: float
+    """Wall time of the attempt that finished."""
+    unmade: list[UnmadeSample] = []
+    """Prompts without a sample, with the reason. They are listed, never replaced."""

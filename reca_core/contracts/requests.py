@@ -126,6 +126,10 @@ class TrainingPlan(Config):
     """How often a fixed set of pictures is reconstructed and a fixed set of prompts drawn."""
     processes: int = unhashed(1, ge=1, le=4096, title="Processes")
     """Ranks on this machine; more than one starts torchrun."""
+    sharding: Literal["replicate", "shard"] = unhashed("replicate", title="Sharding")
+    """replicate: every process holds the whole model (DDP); shard: each holds a part of it (FSDP2)."""
+    on_collapse: Literal["stop", "warn"] = unhashed("stop", title="On collapse")
+    """What the collapse monitor does when the model copies its input or forgets how to answer questions."""
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""
     seed: int = Field(0, ge=0, title="Seed")
