@@ -1,0 +1,142 @@
+"""The two protocols of the measure: a benchmark is pure rules, a judge is a resource.
+
+A benchmark says what to draw, what to ask about a picture and what the answers mean; it never opens a picture. A judge
+answers questions; it knows no score. The runner (evaluation/runner.py) stands between them. One transcript serves both
+arithmetics, so nothing is asked twice to report a parity number beside a corrected one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from evaluation.records import (
+    Answer,
+    Arithmetic,
+    Exchange,
+    JudgeIdentity,
+    Judgment,
+    Question,
+    Reply,
+    Unusable,
+)
+from reca_core.contracts.records import Prompt, Sample
+
+Known = Mapping[str, Exchange]
+"""What is known about one picture: question key -> everything said about that question."""
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """A file of the benchmark's own data at the revision that the rules were written for."""
+
+    path: str
+    """Relative to the benchmark's data folder."""
+    sha256: str = ""
+    git_blob: str = ""
+    """SHA-1 that git gives the file; used where the origin publishes no SHA-256."""
+
+
+@dataclass(frozen=True)
+class BenchmarkCard:
+    """What a reader of a number needs to know about it."""
+
+    name: str
+    paper: str
+    data_origin: str
+    """Repository and commit."""
+    files: tuple[PinnedFile, ...]
+    licence: str
+    published_judge: str
+    pictures_per_prompt: int
+    """In the upstream protocol."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """Headline numbers of the paper that this project follows: model -> value in the benchmark's unit."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Values that are averaged together; values of one prompt share a cluster."""
+
+    name: str
+    clusters: tuple[str, ...]
+    """Prompt of every value."""
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RowData:
+    """The material of one row: the unweighted mean of the means of its groups, times ``scale``.
+
+    The same shape serves point value, interval and paired comparison (evaluation/aggregate.py, evaluation/compare.py).
+    """
+
+    groups: tuple[Group, ...]
+    n_scored: int
+    n_expected: int
+    scale: float = 1.0
+    decimals: int | None = None
+    """Upstream rounds every group mean: the point value does, intervals do not."""
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    """One benchmark's rules over one list of prompts."""
+
+    id: str
+    card: BenchmarkCard
+
+    def prompts(self) -> Sequence[Prompt]:
+        """What to draw; output paths are the community's layout of this benchmark."""
+        ...
+
+    def companions(self) -> Mapping[str, str]:
+        """Further text files of that layout: path relative to the samples directory -> content."""
+        ...
+
+    def questions(self, prompt: Prompt, sample: Sample, known: Known) -> Sequence[Question]:
+        """What to ask next, given what is known. Called again until it returns nothing new."""
+        ...
+
+    def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
+        """Whether a reply can be used; Unusable lets the runner ask again, at most ``question.max_asks`` times."""
+        ...
+
+    def judgment(self, prompt: Prompt, sample: Sample, known: Known, arithmetic: Arithmetic) -> Judgment:
+        """The verdict on one picture."""
+        ...
+
+    def rows(self, judgments: Sequence[Judgment], arithmetic: Arithmetic) -> Mapping[str, RowData]:
+        """The material of every row, in the fixed order of the table. Pure: all it needs is in the judgments."""
+        ...
+
+
+@dataclass(frozen=True)
+class JudgeTask:
+    """One question about one picture, with everything a judge may look at."""
+
+    prompt: Prompt
+    sample: Sample
+    picture: Path
+    """Absolute path of the picture; it was decoded once before, so it can be."""
+    source: Path | None
+    """The picture before the edit, where the benchmark has one."""
+    question: Question
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What answers questions."""
+
+    identity: JudgeIdentity
+    batch_size: int
+    """How many tasks ``answer`` likes to get at once; they may be about different pictures."""
+
+    def answer(self, tasks: Sequence[JudgeTask]) -> Sequence[Reply]:
+        """One reply per task, in order. An outage is ``Reply(error=...)``; a verdict is never invented.
+
+        Raises StageFailed where going on is pointless (no permission, wrong model); what was answered is kept.
+        """
+        ...
