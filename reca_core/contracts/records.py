@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from reca_core.contracts.base import Record, unhashed
 
 
@@ -20,11 +22,31 @@ class ManifestRow(Record):
     """Pixels, after EXIF rotation."""
 
 
+QuarantineKind = Literal[
+    "empty",
+    "not_a_picture",
+    "truncated",
+    "damaged",
+    "too_large",
+    "too_small",
+    "too_narrow",
+    "unsupported",
+    "unreadable",
+    "missing",
+    "not_a_file",
+    "unsafe_name",
+    "unsafe_link",
+]
+"""Why a file cannot be trained on, for counting (docs/data.md has one line on each)."""
+
+
 class QuarantineRow(Record):
     """One file that cannot be trained on. One line of ``data/<digest>/quarantine.jsonl``."""
 
     label: str
     """Where it lies in the source."""
+    kind: QuarantineKind
+    """What sort of fault it is, for counting."""
     reason: str
     """Why it is unusable, in words."""
 
@@ -38,8 +60,12 @@ class PreparedData(Record):
     """``data/<digest>``."""
     pictures: int
     """Usable pictures."""
-    quarantined: int
-    """Files listed in quarantine.jsonl."""
+    quarantined: int = unhashed()
+    """Files listed in quarantine.jsonl. Not part of the identity: a stray text file changes no training."""
+    duplicates: int = unhashed(0)
+    """Pictures that were met again, byte for byte, and kept once."""
+    reused: bool = unhashed(False)
+    """True if this very set had been prepared before and nothing had to be written."""
     source: str = unhashed("")
     """The source as the user named it."""
 
@@ -172,3 +198,36 @@ class SampleResult(Record):
     """Wall time of the attempt that finished."""
     unmade: list[UnmadeSample] = []
     """Prompts without a sample, with the reason. They are listed, never replaced."""
+
+
+class Outcome(Record):
+    """How a flow run ended: what the command line prints, and all that a caller needs to go on."""
+
+    flow: str
+    """prepare, post-train, train-then-evaluate, evaluate or re-evaluate."""
+    exit_status: int
+    """0, or 5 where something is unscored or a comparison was refused."""
+    run_directory: str
+    """Absolute directory of the run's main result: the training, or else the last judging or data set."""
+    version: VersionRef | None = None
+    """What was registered, if anything."""
+    scores: list[str] = []
+    """Absolute paths of the scores.json files, one per model and benchmark."""
+    comparisons: list[str] = []
+    """Absolute paths of the comparison.json files, one per benchmark that could be compared."""
+    report: str = ""
+    """Absolute path of report.html, if one was written."""
+    mlflow_url: str = ""
+    """Parent run in the MLflow UI; empty where the tracking store is a file."""
+    mlflow_store: str = ""
+    """Tracking store of the run."""
+    mlflow_run_id: str = ""
+    """Parent run."""
+    prefect_url: str = ""
+    """Flow run in the Prefect UI; empty where there is none."""
+    seconds: dict[str, float] = {}
+    """Stage -> seconds, in order."""
+    reused: list[str] = []
+    """Stages whose result was already there."""
+    incomplete: list[str] = []
+    """Why the exit status is 5, one reason per entry."""

@@ -43,6 +43,8 @@ class ImageSource(Config):
     """auto looks at the source; datasets covers hub ids, parquet and arrow."""
     revision: str = Field("", title="Hub revision")
     """Commit of a hub data set. Empty: main; the commit it stands for is recorded."""
+    subset: str = Field("", title="Subset")
+    """Configuration of a hub data set that has several. Empty: its default."""
     split: str = Field("train", title="Split")
     """Split of a hub or parquet data set."""
     image_column: str = Field("image", title="Image column")
@@ -55,6 +57,18 @@ class ImageSource(Config):
     """Side of a rendered picture."""
     scene_seed: int = Field(20_000, ge=0, title="Scene seed")
     """First seed of the rendered scenes."""
+
+
+class PrepareRequest(Config):
+    """One preparation, complete: what ``python -m reca_core.launch prepare request.json`` reads."""
+
+    images: ImageSource
+    home: str = unhashed()
+    """Absolute home directory: receives ``data/<digest>`` and the picture cache."""
+    run_directory: str = unhashed()
+    """Absolute; receives DONE.json, a PreparedData record, when the preparation is finished."""
+    workers: int = unhashed(0, ge=0, le=256, title="Decoding threads")
+    """0 is one per core this process may use."""
 
 
 class LossTerms(Config):
@@ -172,6 +186,19 @@ class EvaluationPlan(Config):
     """For the 95% intervals, over prompts."""
     preview_prompts: int = Field(8, ge=0, le=64, title="Pictures in the grid")
     """How many fixed prompts are shown side by side."""
+
+
+class Registration(Config):
+    """Under which name the trained model is kept."""
+
+    model_config = ConfigDict(title="Registration")
+
+    name: str = Field("", max_length=200, pattern=r"^[^/:]*$", title="Registered name")
+    """Name in the model registry. Empty: reca- and the name of the model that was trained."""
+    alias: str = Field("challenger", max_length=200, pattern=r"^([A-Za-z][A-Za-z0-9_-]*)?$", title="Alias")
+    """Moved to the new version; empty moves none."""
+    weights: Literal["auto", "copy", "reference"] = unhashed("auto", title="Weights in the registry")
+    """copy stores them with MLflow; reference keeps their path and hash; auto copies below 1 GiB."""
 
 
 class TrainRequest(Config):
