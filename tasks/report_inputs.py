@@ -1,6 +1,6 @@
 """What the report is made from: files and records of finished stages, nothing that has to be computed again.
 
-``tasks.measure`` and the flows fill these; ``tasks.report.write_report`` turns them into one self-contained page.
+``tasks.report.write_report`` turns them into one self-contained page.
 """
 
 from __future__ import annotations
