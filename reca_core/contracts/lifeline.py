@@ -12,13 +12,17 @@ Called before torch is imported, hence torch-free. Two things to know:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import FrameType
+
+from reca_core.contracts.errors import EXIT_INTERRUPTED, StageFailed
 
 PARENT_VARIABLE = "RECA_PARENT_PID"
 """Environment variable in which a starter tells its child who the parent is."""
@@ -28,6 +32,34 @@ WATCH_SECONDS = 1.0
 """How often the watcher looks where the kernel offers no signal."""
 ORPHAN_EXIT = 128 + signal.SIGKILL
 """Exit status of a child that found its parent already gone: that of the signal it just missed."""
+
+
+class Interrupted(StageFailed):
+    """The process was asked to stop, wrote down what it had, and can be run again to go on."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+class StopRequest:
+    """Becomes ``requested`` when the process is asked to end; its work looks at it between two steps."""
+
+    requested = False
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Inside the block SIGTERM and SIGINT set a flag instead of ending the process. Main thread only."""
+    stop = StopRequest()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
