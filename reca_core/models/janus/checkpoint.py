@@ -1,0 +1,299 @@
+"""Janus checkpoint directories: transformers' layout (read and written) and DeepSeek's (read, and exported back to).
+
+transformers' layout is config.json (``model_type: janus``), safetensors, tokenizer and generation config, plus an
+optional ``templates.txt`` with one RecA instruction per line in words that the checkpoint knows. DeepSeek's layout
+(``model_type: multi_modality``) has other names for the same tensors; NAMES is the whole difference, checked against
+DeepSeek's own outputs in tests/parity/test_models_janus.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from transformers import (
+    JanusConfig,
+    JanusForConditionalGeneration,
+    JanusVisionConfig,
+    JanusVQVAEConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.initialization import no_init_weights
+from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
+
+from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
+from reca_core.contracts.files import atomic_write_text
+from reca_core.data.templates import TEMPLATES as GENERAL_TEMPLATES
+from reca_core.models.janus.chat import TokenIds
+from reca_core.models.janus.pictures import PictureTransform
+from reca_core.models.state import compare_keys, read_state, refuse_unless_clean
+
+DEEPSEEK_TYPE = "multi_modality"
+TEMPLATES_FILE = "templates.txt"
+LM_HEAD, TEXT_EMBEDDINGS = "lm_head.weight", "model.language_model.embed_tokens.weight"
+
+_SIGLIP, _NATIVE_SIGLIP = "vision_model.vision_tower", "model.vision_model"
+_VQ, _NATIVE_VQ = "gen_vision_model", "model.vqmodel"
+NAMES: tuple[tuple[str, str], ...] = (
+    (f"{_SIGLIP}.patch_embed.proj.{{p}}", f"{_NATIVE_SIGLIP}.embeddings.patch_embedding.{{p}}"),
+    (f"{_SIGLIP}.pos_embed", f"{_NATIVE_SIGLIP}.embeddings.position_embedding.weight"),
+    (f"{_SIGLIP}.blocks.{{i}}.norm1.{{p}}", f"{_NATIVE_SIGLIP}.encoder.layers.{{i}}.layer_norm1.{{p}}"),
+    (f"{_SIGLIP}.blocks.{{i}}.norm2.{{p}}", f"{_NATIVE_SIGLIP}.encoder.layers.{{i}}.layer_norm2.{{p}}"),
+    (
+        f"{_SIGLIP}.blocks.{{i}}.attn.proj.{{p}}",
+        f"{_NATIVE_SIGLIP}.encoder.layers.{{i}}.self_attn.projection_layer.{{p}}",
+    ),
+    (f"{_SIGLIP}.blocks.{{i}}.mlp.{{rest}}", f"{_NATIVE_SIGLIP}.encoder.layers.{{i}}.mlp.{{rest}}"),
+    (f"{_SIGLIP}.norm.{{p}}", f"{_NATIVE_SIGLIP}.post_layernorm.{{p}}"),
+    ("aligner.layers.0.{p}", "model.aligner.fc1.{p}"),
+    ("aligner.layers.2.{p}", "model.aligner.hidden_layers.0.{p}"),
+    ("gen_aligner.layers.0.{p}", "model.generation_aligner.fc1.{p}"),
+    ("gen_aligner.layers.2.{p}", "model.generation_aligner.hidden_layers.0.{p}"),
+    ("gen_embed.weight", "model.generation_embeddings.weight"),
+    ("gen_head.output_mlp_projector.{p}", "model.generation_head.proj_out.{p}"),
+    ("gen_head.vision_head.{p}", "model.generation_head.vision_head.{p}"),
+    (f"{_VQ}.encoder.conv_blocks.{{i}}.res.{{rest}}", f"{_NATIVE_VQ}.encoder.down.{{i}}.block.{{rest}}"),
+    (f"{_VQ}.encoder.conv_blocks.{{i}}.{{rest}}", f"{_NATIVE_VQ}.encoder.down.{{i}}.{{rest}}"),
+    (f"{_VQ}.decoder.conv_blocks.{{i}}.res.{{rest}}", f"{_NATIVE_VQ}.decoder.up.{{i}}.block.{{rest}}"),
+    (f"{_VQ}.decoder.conv_blocks.{{i}}.{{rest}}", f"{_NATIVE_VQ}.decoder.up.{{i}}.{{rest}}"),
+    (f"{_VQ}.{{coder}}.mid.0.{{rest}}", f"{_NATIVE_VQ}.{{coder}}.mid.block_1.{{rest}}"),
+    (f"{_VQ}.{{coder}}.mid.1.{{rest}}", f"{_NATIVE_VQ}.{{coder}}.mid.attn_1.{{rest}}"),
+    (f"{_VQ}.{{coder}}.mid.2.{{rest}}", f"{_NATIVE_VQ}.{{coder}}.mid.block_2.{{rest}}"),
+    (f"{_VQ}.{{rest}}", f"{_NATIVE_VQ}.{{rest}}"),
+    ("language_model.model.{rest}", "model.language_model.{rest}"),
+    ("language_model.lm_head.weight", LM_HEAD),
+)
+"""(DeepSeek's name, transformers' name); the first line that matches decides, in both directions."""
+
+QKV = re.compile(rf"{re.escape(_SIGLIP)}\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
+"""timm stacks query, key and value in one matrix; transformers keeps three."""
+UNUSED = re.compile(rf"{re.escape(_SIGLIP)}\.attn_pool\..+|{re.escape(_VQ)}\.quantize\.codebook_used")
+"""Tensors of DeepSeek's files that no computation reads; an export takes them over from its base."""
+_FIELDS = {"p": "weight|bias", "i": r"\d+", "coder": "encoder|decoder", "rest": ".+"}
+
+SIGLIP_SIZES: dict[str, dict[str, Any]] = {
+    "siglip_large_patch16_384": {
+        "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 16,
+    },
+}  # fmt: skip
+"""timm model name in DeepSeek's config -> sizes; the only one that published checkpoints use."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a checkpoint directory holds."""
+
+    network: JanusForConditionalGeneration
+    tokenizer: PreTrainedTokenizerFast
+    transform: PictureTransform
+    templates: tuple[str, ...]
+    system_prompt: str
+
+
+def read(directory: Path) -> Parts:
+    """Read either layout, in float32 on the CPU. Raises CheckpointRefused naming the keys that do not fit."""
+    settings = read_json(directory / "config.json")
+    deepseek = settings.get("model_type") == DEEPSEEK_TYPE
+    config = config_from_deepseek(settings) if deepseek else JanusConfig.from_pretrained(directory)
+    state = read_state(directory)
+    network = build(config, to_native(state) if deepseek else state, directory)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, clean_up_tokenization_spaces=False)
+    sizes = Sizes.of(config)
+    transform = PictureTransform.read(directory, sizes.understanding_side, sizes.target_side)
+    prompted = deepseek or _uses_system_prompt(directory)
+    return Parts(network, tokenizer, transform, read_templates(directory), DEFAULT_SYSTEM_PROMPT if prompted else "")
+
+
+def write(
+    directory: Path,
+    network: JanusForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    transform: PictureTransform,
+    templates: Sequence[str],
+) -> None:
+    """Write transformers' layout. The general template list is not repeated in the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    transform.write(directory)
+    if tuple(templates) != GENERAL_TEMPLATES:
+        atomic_write_text(directory / TEMPLATES_FILE, "\n".join(templates) + "\n")
+
+
+def build(config: JanusConfig, state: Mapping[str, Tensor], where: Path) -> JanusForConditionalGeneration:
+    """The native network with exactly these weights. Raises CheckpointRefused naming the keys that do not fit."""
+    config.tie_word_embeddings = _tied(config, state)
+    with no_init_weights():
+        network = JanusForConditionalGeneration(config)
+    derivable = (LM_HEAD,) if config.tie_word_embeddings else ()
+    refuse_unless_clean(compare_keys(network, state, may_miss=derivable), where)
+    kept = {name: tensor.to(torch.float32) for name, tensor in state.items() if name not in derivable}
+    network.load_state_dict(kept, strict=False, assign=True)
+    network.tie_weights()
+    return network
+
+
+def _tied(config: JanusConfig, state: Mapping[str, Tensor]) -> bool:
+    """Config says whether one matrix serves as text embedding and text head, unless the file has two different ones."""
+    if not config.tie_word_embeddings:
+        return False
+    head, embeddings = state.get(LM_HEAD), state.get(TEXT_EMBEDDINGS)
+    return head is None or (embeddings is not None and torch.equal(head, embeddings))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sides in pixels, and how many embeddings and codes stand for one picture."""
+
+    understanding_side: int
+    target_side: int
+    understanding_tokens: int
+    image_tokens: int
+
+    @classmethod
+    def of(cls, config: JanusConfig) -> Sizes:
+        """Read off: the image tokenizer halves the side at every level but the last; its grid is the vision grid."""
+        vision: Any = config.vision_config
+        codes: Any = config.vq_config
+        grid: int = codes.num_patches
+        return cls(vision.image_size, grid * 2 ** (len(codes.channel_multiplier) - 1), vision.num_image_tokens, grid**2)
+
+
+def record_token_ids(network: JanusForConditionalGeneration, ids: TokenIds) -> None:
+    """Say them in config and generation config too, where transformers' own ``generate`` looks for them."""
+    network.config.image_token_id = ids.image
+    generation: Any = network.generation_config
+    generation.bos_token_id, generation.eos_token_id, generation.pad_token_id = ids.bos, ids.eos, ids.pad
+    generation.generation_kwargs = {"boi_token_id": ids.boi}
+
+
+def read_templates(directory: Path) -> tuple[str, ...]:
+    """The checkpoint's own instructions, or the general list where it has none."""
+    path = directory / TEMPLATES_FILE
+    if not path.is_file():
+        return GENERAL_TEMPLATES
+    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not lines:
+        raise CheckpointRefused("the file is empty", field=str(path), remedy="delete it to use the general list")
+    return lines
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises PrerequisiteMissing if the file is absent, CheckpointRefused if it holds no object."""
+    if not path.is_file():
+        raise PrerequisiteMissing("is not there", field=str(path), remedy="point at a checkpoint directory")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointRefused(f"is not JSON ({error})", field=str(path)) from error
+    if not isinstance(value, dict):
+        raise CheckpointRefused("holds no JSON object", field=str(path))
+    return value
+
+
+def _uses_system_prompt(directory: Path) -> bool:
+    path = directory / "processor_config.json"
+    return path.is_file() and bool(read_json(path).get("use_default_system_prompt"))
+
+
+# ---- DeepSeek's layout -----------------------------------------------------------------------------------------
+
+
+def config_from_deepseek(settings: Mapping[str, Any]) -> JanusConfig:
+    """DeepSeek's config.json as transformers' config. Raises CheckpointRefused for an unknown vision tower."""
+    vision = settings["vision_config"]["params"]
+    sizes = SIGLIP_SIZES.get(vision["model_name"])
+    if sizes is None:
+        raise CheckpointRefused(
+            f"unknown vision tower {vision['model_name']!r}", field="vision_config", choices=tuple(SIGLIP_SIZES)
+        )
+    text = LlamaConfig(**{k: v for k, v in settings["language_config"].items() if k != "model_type"})
+    codes = settings["gen_vision_config"]["params"]
+    tokens = (vision["image_size"] // sizes["patch_size"]) ** 2
+    return JanusConfig(
+        text_config=text,
+        vision_config=JanusVisionConfig(
+            image_size=vision["image_size"], projection_dim=text.hidden_size, num_image_tokens=tokens, **sizes
+        ),
+        vq_config=JanusVQVAEConfig(
+            num_embeddings=codes["image_token_size"],
+            embed_dim=codes["n_embed"],
+            projection_dim=text.hidden_size,
+            image_token_embed_dim=text.hidden_size,
+        ),
+        tie_word_embeddings=False,
+    )
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    return re.compile("".join(f"(?P<{p}>{_FIELDS[p]})" if n % 2 else re.escape(p) for n, p in enumerate(parts)))
+
+
+_TO_NATIVE = tuple((_pattern(theirs), native) for theirs, native in NAMES)
+_TO_DEEPSEEK = tuple((_pattern(native), theirs) for theirs, native in NAMES)
+
+
+def _renamed(name: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> str:
+    """By the first rule that matches; a name that no rule knows stays and is reported as unexpected."""
+    for pattern, template in rules:
+        if match := pattern.fullmatch(name):
+            return template.format(**match.groupdict())
+    return name
+
+
+def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DeepSeek's names to transformers'. Unknown names pass unchanged, so that the strict comparison names them."""
+    native: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if UNUSED.fullmatch(name):
+            continue
+        if match := QKV.fullmatch(name):
+            for letter, rows in zip("qkv", tensor.chunk(3), strict=True):
+                native[_projection(match[1], letter, match[2])] = rows
+        else:
+            native[_renamed(name, _TO_NATIVE)] = tensor.squeeze(0) if name.endswith(".pos_embed") else tensor
+    return native
+
+
+def to_deepseek(native: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' names to DeepSeek's; ``base`` supplies the unused tensors and decides which names there are.
+
+    Raises CheckpointRefused if the result has not exactly the names and shapes of ``base``.
+    """
+    state = {name: tensor for name, tensor in base.items() if UNUSED.fullmatch(name)}
+    head = native.get(LM_HEAD, native.get(TEXT_EMBEDDINGS))
+    for name, tensor in ({**native, LM_HEAD: head} if head is not None else dict(native)).items():
+        if ".self_attn." not in name or not name.startswith(_NATIVE_SIGLIP) or "projection_layer" in name:
+            theirs = _renamed(name, _TO_DEEPSEEK)
+            state[theirs] = rearrange(tensor, "p d -> 1 p d") if theirs.endswith(".pos_embed") else tensor
+    for name in base:
+        if match := QKV.fullmatch(name):
+            parts = [_projection(match[1], letter, match[2]) for letter in "qkv"]
+            if all(part in native for part in parts):
+                state[name] = torch.cat([native[part] for part in parts])
+    _refuse_other_keys(state, base)
+    return state
+
+
+def _projection(layer: str, letter: str, kind: str) -> str:
+    return f"{_NATIVE_SIGLIP}.encoder.layers.{layer}.self_attn.{letter}_proj.{kind}"
+
+
+def _refuse_other_keys(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
+    wrong = sorted(set(state) ^ set(base))
+    wrong += [name for name in state if name in base and state[name].shape != base[name].shape]
+    if wrong:
+        raise CheckpointRefused(
+            f"names or shapes differ from the base checkpoint's: {', '.join(wrong)}",
+            field="base",
+            remedy="export against the checkpoint that the training started from",
+        )

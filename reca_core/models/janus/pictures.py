@@ -1,0 +1,137 @@
+"""Between pictures and tensors: Janus' two transforms, and back.
+
+Geometry (a choice that upstream leaves to the user; reference 1.4): for RecA both sides see the same centre square, so
+that what is asked for is what was shown. Questions are about the whole picture, so it is fitted into the square and
+padded with grey, as the published image processor does. Numbers come from the checkpoint's preprocessor_config.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from reca_core.contracts.files import write_json
+from reca_core.models.unified import Images
+
+SETTINGS_FILES = ("preprocessor_config.json", "processor_config.json")
+HALF = (0.5, 0.5, 0.5)
+WHITE = 255.0
+
+
+@dataclass(frozen=True)
+class PictureTransform:
+    """Sizes in pixels; ``mean`` and ``std`` per channel of values in [0, 1]; ``min_side`` of a fitted picture."""
+
+    understanding_size: int
+    target_size: int
+    mean: tuple[float, ...] = HALF
+    std: tuple[float, ...] = HALF
+    min_side: int = 14
+
+    @classmethod
+    def read(cls, directory: Path, understanding_size: int, target_size: int) -> PictureTransform:
+        """With the checkpoint's own mean, std and minimal side, where it states them."""
+        settings = _settings(directory)
+        return cls(
+            understanding_size,
+            target_size,
+            tuple(settings.get("image_mean") or HALF),
+            tuple(settings.get("image_std") or HALF),
+            int(settings.get("min_size", cls.min_side)),
+        )
+
+    def write(self, directory: Path) -> None:
+        """In the form that transformers' image processor reads."""
+        side = self.understanding_size
+        settings = {
+            "image_processor_type": "JanusImageProcessor",
+            "size": {"height": side, "width": side},
+            "min_size": self.min_side,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+        write_json(directory / SETTINGS_FILES[0], settings)
+
+    def squares(self, pictures: Sequence[Image.Image]) -> Images:
+        """Centre squares, at both sizes: for reconstruction."""
+        cropped = [centre_square(picture) for picture in pictures]
+        understanding = stack([resized(picture, self.understanding_size) for picture in cropped])
+        target = stack([resized(picture, self.target_size) for picture in cropped])
+        return Images(self.normalised(understanding), target * 2 - 1)
+
+    def whole(self, pictures: Sequence[Image.Image]) -> Images:
+        """Whole pictures on a grey square, at both sizes: for questions."""
+        understanding = stack([self._fitted(picture, self.understanding_size) for picture in pictures])
+        target = stack([self._fitted(picture, self.target_size) for picture in pictures])
+        return Images(self.normalised(understanding), target * 2 - 1)
+
+    def normalised(self, values: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        """Values in [0, 1] as the understanding encoder wants them."""
+        return (values - _channels(self.mean)) / _channels(self.std)
+
+    def view(self, images: Images) -> list[Image.Image]:
+        """What the understanding encoder saw, as pictures."""
+        values = images.understanding.cpu() * _channels(self.std) + _channels(self.mean)
+        return to_pictures(values * 2 - 1)
+
+    def _fitted(self, picture: Image.Image, side: int) -> Image.Image:
+        scale = side / max(picture.size)
+        width, height = (max(round(length * scale), self.min_side) for length in picture.size)
+        small = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        grey = tuple(int(value * WHITE) for value in self.mean)
+        canvas = Image.new("RGB", (max(small.size), max(small.size)), grey)
+        canvas.paste(small, ((canvas.width - width) // 2, (canvas.height - height) // 2))
+        return resized(canvas, side)
+
+
+def centre_square(picture: Image.Image) -> Image.Image:
+    """The largest centred square."""
+    side = min(picture.size)
+    if picture.size == (side, side):
+        return picture
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def resized(picture: Image.Image, side: int) -> Image.Image:
+    """A square picture at another size, bicubic; untouched where it already has it."""
+    if picture.size == (side, side):
+        return picture
+    return picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+
+
+def stack(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
+    """RGB pictures of one size as values in [0, 1]."""
+    pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    return rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").float() / WHITE
+
+
+def to_pictures(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+    """Values in [-1, 1] (clamped) as RGB pictures, rounded to the nearest of 256 levels."""
+    levels = ((pixels.float().clamp(-1, 1) + 1) * (WHITE / 2)).round().to(torch.uint8)
+    return [Image.fromarray(array) for array in rearrange(levels, "b c h w -> b h w c").cpu().numpy()]
+
+
+def _channels(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:
+    return rearrange(torch.tensor(values), "c -> c 1 1")
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    for name in SETTINGS_FILES:
+        path = directory / name
+        if path.is_file():
+            found = json.loads(path.read_text())
+            settings: dict[str, Any] = found.get("image_processor", found)
+            if "image_mean" in settings or "image_std" in settings:
+                return settings
+    return {}

@@ -1,0 +1,134 @@
+"""Checkpoint files to named tensors, and named tensors into a network: strictly, and without running foreign code.
+
+safetensors are preferred; pickles (``.bin``, ``.pth``) are read with ``weights_only=True`` only, memory-mapped, so a
+checkpoint costs its own size once. Whatever does not fit is an error that names the keys: loading "as far as possible"
+published untouched weights upstream (reference "reca_recipe", section 3.1).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
+from reca_core.models.unified import LoadReport
+
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+SHARD_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SHOWN_KEYS = 12
+"""How many keys of each kind an error message lists."""
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold a directory's weights: one file, or all shards of an index; safetensors first.
+
+    Raises PrerequisiteMissing if there are none, CheckpointRefused if an index names a file that is not there.
+    """
+    for single, index in zip(SINGLE_FILES, SHARD_INDEXES, strict=True):
+        if (directory / single).is_file():
+            return [directory / single]
+        if (directory / index).is_file():
+            return _shards(directory / index)
+    raise PrerequisiteMissing(
+        "the directory holds no weights",
+        field=str(directory),
+        choices=(*SINGLE_FILES, *SHARD_INDEXES),
+        remedy="point at a complete checkpoint directory",
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    outside = [name for name in names if Path(name).name != name]
+    absent = [name for name in names if name not in outside and not (index.parent / name).is_file()]
+    if outside or absent:
+        raise CheckpointRefused(
+            f"the index names files that are not in its directory: {', '.join(outside + absent)}",
+            field=str(index),
+            remedy="download the checkpoint again, completely",
+        )
+    return [index.parent / name for name in names]
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of one file, memory-mapped on the CPU.
+
+    Raises CheckpointRefused if the file is damaged or holds anything but tensors in plain containers.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise CheckpointRefused(
+            f"not a readable weights file, or one that wants to run code: {_first_line(error)}",
+            field=str(file),
+            remedy="download the file again; prefer safetensors",
+        ) from error
+    not_tensors = [] if isinstance(loaded, dict) else [type(loaded).__name__]
+    if isinstance(loaded, dict):
+        not_tensors = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
+    if not_tensors:
+        raise CheckpointRefused(f"holds {_listed(not_tensors)}, not tensors alone", field=str(file))
+    return loaded
+
+
+def read_state(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint directory. Raises CheckpointRefused if two shards hold the same name."""
+    state: dict[str, Tensor] = {}
+    for file in weight_files(directory):
+        for name, tensor in read_tensors(file).items():
+            if name in state:
+                raise CheckpointRefused(f"{name} is in two shards", field=str(file))
+            state[name] = tensor
+    return state
+
+
+def compare_keys(network: nn.Module, state: Mapping[str, Tensor], *, may_miss: Iterable[str] = ()) -> LoadReport:
+    """Which names of ``state`` do not fit ``network``; ``may_miss`` lists names the family declares derivable."""
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    missing = sorted(set(expected) - set(state) - set(may_miss))
+    unexpected = sorted(set(state) - set(expected))
+    mismatched = [
+        f"{name} is {list(state[name].shape)}, should be {list(shape)}"
+        for name, shape in expected.items()
+        if name in state and state[name].shape != shape
+    ]
+    return LoadReport(tuple(missing), tuple(unexpected), tuple(mismatched))
+
+
+def refuse_unless_clean(report: LoadReport, directory: Path) -> None:
+    """Raise CheckpointRefused naming every key that does not fit."""
+    if report.clean():
+        return
+    lines = [
+        f"{title}: {_listed(names)}"
+        for title, names in (
+            ("missing", report.missing),
+            ("unexpected", report.unexpected),
+            ("of another shape", report.mismatched_shape),
+        )
+        if names
+    ]
+    raise CheckpointRefused(
+        "the weights do not fit the model that config.json describes; " + "; ".join(lines),
+        field=str(directory),
+        remedy="check that config.json and the weights belong together, or convert the checkpoint first",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = len(names) - SHOWN_KEYS
+    return ", ".join(names[:SHOWN_KEYS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
