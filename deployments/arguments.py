@@ -1,0 +1,158 @@
+"""The grammar of ``reca``: commands, options, help. Only the standard library, so that ``reca --help`` is instant.
+
+Each command names the function that runs it as ``package.module:function``; nothing of it is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from typing import Any, NoReturn
+
+from reca_core.contracts.errors import BadInput
+
+FLOWS = {
+    "prepare": "check pictures, list the unusable ones, write the manifest",
+    "post-train": "prepare, then train a model with Reconstruction Alignment and register it",
+    "train-then-evaluate": "post-train, then measure base and trained model and compare them",
+    "evaluate": "measure one model on benchmarks",
+    "re-evaluate": "measure registered versions again and report what moved",
+}
+EPILOG = """\
+exit status: 0 done; 2 bad input, nothing was started; 3 a prerequisite is missing; 4 a stage failed;
+5 finished, but something is unscored or refused; 130 interrupted. Everything is kept below the home
+(--home, RECA_HOME, ./reca-home), and a run that is repeated resumes or reuses what is there."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are BadInput with the closest name, like every other complaint."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As argparse, without abbreviated options: a new option must not change what an old command means."""
+        super().__init__(*arguments, **({"allow_abbrev": False} | options))
+
+    def error(self, message: str) -> NoReturn:
+        """Raise BadInput instead of exiting."""
+        found = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if found is None:
+            raise BadInput(message, field=self.prog, remedy=f"{self.prog} --help")
+        word, choices = found[1], re.findall(r"[\w-]+", found[2])
+        near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+        shown = [choice for choice in choices if "_" not in choice]
+        remedy = f"did you mean {near[0].replace('_', '-')}?" if near else f"{self.prog} --help"
+        raise BadInput(f"nothing is called {word!r}", field=self.prog, choices=shown, remedy=remedy)
+
+
+def build() -> Parser:
+    """The whole grammar."""
+    shared = _shared_options()
+    parser = Parser(
+        "reca",
+        description="Post-train unified multimodal models, and measure what it changed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    _demo(commands.add_parser("demo", parents=[shared], help="train, measure and compare the bundled tiny model"))
+    _run(commands.add_parser("run", parents=[shared], help="start any of the five flows below by name"))
+    for flow, purpose in FLOWS.items():
+        _run_options(commands.add_parser(flow, parents=[shared], help=purpose), flow)
+        if "-" in flow:
+            _run_options(commands.add_parser(flow.replace("-", "_"), parents=[shared]), flow)
+    _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))
+    _compare(commands.add_parser("compare", parents=[shared], help="compare two sets of results"))
+    _sampling(commands, shared)
+    return parser
+
+
+def _shared_options() -> Parser:
+    """Options that every command takes, before or after its name."""
+    shared = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = shared.add_argument_group("where and how")
+    group.add_argument("--home", metavar="DIR", help="where everything is kept (RECA_HOME, ./reca-home)")
+    group.add_argument("--json", action="store_true", dest="as_json", help="one JSON object on standard output")
+    group.add_argument("--verbose", action="store_true", help="show the log lines of Prefect and of the stages")
+    group.add_argument("--prefect-url", metavar="URL", help="use this Prefect server (RECA_PREFECT_API_URL)")
+    group.add_argument("--mlflow-uri", metavar="URI", help="use this MLflow store (RECA_MLFLOW_TRACKING_URI)")
+    return shared
+
+
+def flow_name(text: str) -> str:
+    """A flow's name, underscores accepted. Raises BadInput with the closest one."""
+    name = text.replace("_", "-")
+    if name in FLOWS:
+        return name
+    near = difflib.get_close_matches(name, list(FLOWS), n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else ""
+    raise BadInput(f"no flow is called {text!r}", field="FLOW", choices=list(FLOWS), remedy=remedy)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(target="deployments.commands.demo:demo")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("flow", type=flow_name, metavar="FLOW", help=", ".join(FLOWS))
+    _run_options(parser)
+
+
+def _run_options(parser: argparse.ArgumentParser, flow: str = "") -> None:
+    parser.set_defaults(target="deployments.commands.run:run", **({"flow": flow} if flow else {}))
+    parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
+    parser.add_argument("--config", metavar="FILE.json", help='settings as {"training": {"steps": 100}, ...}')
+    parser.add_argument(
+        "--set", metavar="A.B=VALUE", action="append", default=[], dest="sets", help="one setting; repeatable"
+    )
+    parser.add_argument("--settings", action="store_true", help="list every setting of the flow and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
+    parser.add_argument("--print-hash", action="store_true", help="print the request hash and start nothing")
+
+
+def _score(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(target="deployments.commands.score:score")
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="geneval")
+    parser.add_argument("--answers", metavar="FILE", help="recorded answers of the judge")
+    parser.add_argument("--arithmetic", choices=["corrected", "parity"], default="corrected")
+    parser.add_argument("--output", metavar="FILE|-", default="-", help="where the result goes; - is standard output")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(target="deployments.commands.compare:compare")
+    parser.add_argument("base", metavar="A", help="answers folder, its hash or the start of it")
+    parser.add_argument("trained", metavar="B", help="the same, of the other model")
+    parser.add_argument("--arithmetic", choices=["corrected", "parity"], default="corrected")
+
+
+def _sampling(commands: argparse._SubParsersAction[Parser], shared: Parser) -> None:
+    generate = commands.add_parser("generate", parents=[shared], help="draw pictures from text")
+    generate.set_defaults(target="deployments.commands.sampling:generate")
+    generate.add_argument("--prompt", metavar="TEXT", action="append", default=[], help="what to draw; repeatable")
+    generate.add_argument("--prompts", metavar="FILE.jsonl", help='one {"text": ...} or prompt record per line')
+    generate.add_argument("--seeds", metavar="0-3", default="0", help="seeds such as 0-3 or 1,5,9; one picture each")
+    reconstruct = commands.add_parser("reconstruct", parents=[shared], help="redraw pictures from what the model saw")
+    reconstruct.set_defaults(target="deployments.commands.sampling:reconstruct")
+    reconstruct.add_argument("--images", metavar="DIR", required=True, help="folder of pictures")
+    reconstruct.add_argument("--seeds", metavar="0-3", default="0", help="seeds; one reconstruction each")
+    describe = commands.add_parser("describe", parents=[shared], help="ask a question about a picture")
+    describe.set_defaults(target="deployments.commands.sampling:describe")
+    describe.add_argument("--image", metavar="FILE", required=True)
+    describe.add_argument("--question", metavar="TEXT", default="Describe the picture.")
+    for parser in (generate, reconstruct, describe):
+        parser.add_argument(
+            "--model",
+            metavar="MODEL",
+            required=True,
+            help="bundled name, directory, hub id, models:/NAME@ALIAS or models:/NAME/3",
+        )
+        parser.add_argument(
+            "--set",
+            metavar="NAME=VALUE",
+            action="append",
+            default=[],
+            dest="sets",
+            help="a sampling setting such as guidance_scale=3",
+        )
+    for parser in (generate, reconstruct):
+        parser.add_argument("--output", metavar="DIR", required=True, help="receives pictures and samples.jsonl")

@@ -1,0 +1,1 @@
+"""One module per command of ``reca``, imported only when the command is used."""

@@ -1,0 +1,124 @@
+"""The Prefect server of a run that asked for none: its own process, its own sqlite file, gone when the run is gone.
+
+Prefect would start such a server by itself, but leave it running when the run is killed with SIGKILL (its stop is an
+``atexit`` hook). Ours asks the kernel to be killed with its parent. It starts while flows are being imported.
+
+    python -m deployments.embedded PORT    what ``EmbeddedServer`` runs
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+from filelock import FileLock
+
+from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.contracts.lifeline import child_environment, die_with_parent
+
+START_LIMIT_SECONDS = 120.0
+STOP_LIMIT_SECONDS = 5.0
+POLL_SECONDS = 0.1
+LAST_LINES = 15
+
+SERVER_VARIABLES = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+"""As Prefect's own temporary server: no pages, only the services that a single run needs."""
+
+
+class EmbeddedServer:
+    """One Prefect API for one run. ``begin`` returns at once; ``wait`` until it answers; ``stop`` ends it.
+
+    Begin it from a thread that outlives it: the kernel ties the server's life to that thread.
+    """
+
+    def __init__(self, prefect_home: Path) -> None:
+        self.prefect_home = prefect_home
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._migrating = FileLock(prefect_home / "migration.lock", thread_local=False)
+
+    @property
+    def api_url(self) -> str:
+        """What PREFECT_API_URL has to be."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def log(self) -> Path:
+        """The server's own output."""
+        return self.prefect_home / "server.log"
+
+    def begin(self) -> None:
+        """Start the process. Two runs on one home take turns: both would create the same tables."""
+        self._migrating.acquire()
+        command = [sys.executable, "-m", "deployments.embedded", str(self.port)]
+        with self.log.open("ab") as log:
+            environment = child_environment(os.environ | SERVER_VARIABLES)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+
+    def wait(self) -> None:
+        """Return when the API answers. Raises PrerequisiteMissing with the server's last lines if it never does."""
+        deadline = time.monotonic() + START_LIMIT_SECONDS
+        try:
+            while not self._answers():
+                ended = self.process is None or self.process.poll() is not None
+                if ended or time.monotonic() > deadline:
+                    raise self._failure()
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._migrating.release()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/health", trust_env=False).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def _failure(self) -> PrerequisiteMissing:
+        lines = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return PrerequisiteMissing(
+            "the embedded Prefect server did not start:\n  " + "\n  ".join(lines),
+            field=str(self.log),
+            remedy="pip install -r requirements.lock (newer fastapi or sqlalchemy than the lock break it)",
+        )
+
+    def stop(self) -> None:
+        """End the server: politely, then not."""
+        self._migrating.release(force=True)
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until told to stop. Ctrl-C in the terminal reaches the run, which then stops its server."""
+    (port,) = (int(argument) for argument in arguments)
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    uvicorn.Server(uvicorn.Config(create_app(), "127.0.0.1", port, log_level="error", lifespan="on")).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
