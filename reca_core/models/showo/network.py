@@ -43,7 +43,7 @@ class ShowoNetwork(nn.Module):
         what it sees when asked; ``upstream_parity`` reproduces that.
         """
         assert self.clip is not None  # callers choose the variant
-        side = self.clip.config.image_size
+        side: int = self.clip.config.image_size  # type: ignore[assignment]
         small = F.interpolate(target, size=(side, side), mode="bilinear", align_corners=False)
         if upstream_parity:
             return small
@@ -84,6 +84,6 @@ class ShowoNetwork(nn.Module):
 def additive(
     may_attend: Bool[Tensor, "batch 1 queries keys"], dtype: torch.dtype
 ) -> Float[Tensor, "batch 1 queries keys"]:
-    """0 where attention is allowed, the lowest number of ``dtype`` elsewhere: finite, so a row that sees nothing is no NaN."""
+    """0 where attention is allowed, else the lowest number of ``dtype``: finite, so a row that sees nothing is no NaN."""
     blocked = torch.zeros(may_attend.shape, dtype=dtype, device=may_attend.device)
     return blocked.masked_fill(~may_attend, torch.finfo(dtype).min)

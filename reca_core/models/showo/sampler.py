@@ -121,7 +121,7 @@ def greedy_text(
     end: int,
     max_tokens: int,
 ) -> list[int]:
-    """Most likely continuation of one prefix. A new token sees what the last one saw, and itself; older ones do not see it."""
+    """Most likely continuation of one prefix. A new token sees what the last one saw, and itself."""
     embeddings, allowed = prefix, may_attend
     reply: list[int] = []
     while len(reply) < max_tokens:
