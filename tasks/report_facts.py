@@ -17,7 +17,6 @@ HEADER_LIMIT_BYTES = 100_000_000
 """The format's own limit; a longer header means a damaged file."""
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 SECONDS_PER_MINUTE = 60
-HASH_SHOWN = 16
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -72,10 +71,20 @@ def facts(inputs: ReportInputs) -> Facts:
         ("training", _plain(training)),
         ("training request", inputs.training_directory.name),
         ("registered version", inputs.version),
+        ("code", _code(inputs.training_directory)),
         *(fact for pair in inputs.benchmarks for fact in _measured(pair)),
         ("reused from an earlier run", ", ".join(inputs.reused)),
     ]
     return tuple((name, value) for name, value in found if value)
+
+
+def _code(directory: Path) -> str:
+    """Commit and package versions, as far as the training wrote them down."""
+    path = directory / "provenance.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return f"commit {record.get('git_commit') or 'unknown'}; {_plain(record.get('versions', {}))}"
 
 
 def _measured(pair: BenchmarkPair) -> Facts:

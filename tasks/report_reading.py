@@ -15,7 +15,8 @@ from tasks.report_page import Pair, Picture, Strip
 from tasks.report_pictures import embed
 
 CORRECT = "correct"
-STRIPS = 6
+STRIPS = 4
+"""Shown of each kind."""
 COLUMNS = 6
 
 Row = TypeVar("Row")
@@ -91,8 +92,8 @@ def strips(run: RunDirectory) -> tuple[Strip, ...]:
     inputs: dict[tuple[str, str, str], list[PreviewRow]] = {}
     for row in sorted(rows, key=lambda row: row.step):
         inputs.setdefault((row.task, row.source, row.text), []).append(row)
-    ordered = sorted(inputs, key=lambda key: key[0] != "reconstruct")
-    return tuple(_strip(run, key, inputs[key]) for key in ordered[:STRIPS])
+    chosen = [key for task in ("reconstruct", "draw") for key in [key for key in inputs if key[0] == task][:STRIPS]]
+    return tuple(_strip(run, key, inputs[key]) for key in chosen)
 
 
 def _strip(run: RunDirectory, key: tuple[str, str, str], rows: Sequence[PreviewRow]) -> Strip:
