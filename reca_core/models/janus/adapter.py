@@ -27,9 +27,9 @@ from reca_core.models.janus.chat import ChatFormat
 from reca_core.models.janus.grouping import in_order_by_length
 from reca_core.models.janus.pictures import PictureTransform, to_pictures
 from reca_core.models.janus.sequence import (
+    answer_logits,
     as_flags,
     embed_rows,
-    hidden_states,
     image_logits,
     null_prompts,
     without_text,
@@ -184,11 +184,9 @@ class Janus(nn.Module):
         answers = self.chat.answers([dialogue.answer for dialogue in dialogues])
         rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
         sequence = embed_rows(self.network, rows, self.chat.ids, understanding)
-        states = hidden_states(self.network, sequence.embeddings, sequence.attention)
-        # Rows are padded on the left, so answer k of n tokens is predicted by the states -n-1 ... -2 of its row.
-        predicting = torch.cat([states[row, -len(answer) - 1 : -1] for row, answer in enumerate(answers)])
+        logits = answer_logits(self.network, sequence, [len(answer) for answer in answers])
         labels = torch.tensor([token for answer in answers for token in answer], device=self.device)
-        return next_token.cross_entropy(self.network.lm_head(predicting), labels)
+        return next_token.cross_entropy(logits, labels)
 
     def tokenizer_loss(self, images: Images) -> dict[str, LossSum]:
         """The VQ-VAE's own objective; minimise the plain sum of the terms' means."""

@@ -59,18 +59,13 @@ def embed_rows(
     return Condition(embeddings, attention)
 
 
-def hidden_states(
-    network: JanusForConditionalGeneration,
-    embeddings: Float[Tensor, "batch length width"],
-    attention: Int[Tensor, "batch length"],
-) -> Float[Tensor, "batch length width"]:
+def hidden_states(network: JanusForConditionalGeneration, sequence: Condition) -> Float[Tensor, "batch length width"]:
     """Last hidden states; positions count real tokens only, padding is not attended to."""
-    padded = not bool(attention.all())
-    positions = position_ids(attention) if padded else None
+    padded = not bool(sequence.attention.all())
     output = network.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=attention if padded else None,
-        position_ids=positions,
+        inputs_embeds=sequence.embeddings,
+        attention_mask=sequence.attention if padded else None,
+        position_ids=position_ids(sequence.attention) if padded else None,
         use_cache=False,
     )
     states: Tensor = output.last_hidden_state
@@ -86,11 +81,32 @@ def image_logits(
     network: JanusForConditionalGeneration, condition: Condition, codes: Int[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens codebook"]:
     """Teacher-forced logits of every code: the last prompt position predicts code 0 (reference 4.2 B, steps 4-5)."""
-    shifted = network.prepare_embeddings_for_image_generation(codes[:, :-1])
-    embeddings = torch.cat([condition.embeddings, shifted.to(condition.embeddings.dtype)], dim=1)
-    ones = condition.attention.new_ones(shifted.shape[:2])
-    states = hidden_states(network, embeddings, torch.cat([condition.attention, ones], dim=1))
+    states = hidden_states(network, with_codes(network, condition, codes))
     logits: Tensor = network.model.generation_head(states[:, -codes.shape[1] :])
+    return logits
+
+
+def with_codes(
+    network: JanusForConditionalGeneration, condition: Condition, codes: Int[Tensor, "batch tokens"]
+) -> Condition:
+    """The condition followed by all codes but the last, embedded as the generator reads them."""
+    embedded = network.prepare_embeddings_for_image_generation(codes[:, :-1])
+    embeddings = torch.cat([condition.embeddings, embedded.to(condition.embeddings.dtype)], dim=1)
+    seen = condition.attention.new_ones(embedded.shape[:2])
+    return Condition(embeddings, torch.cat([condition.attention, seen], dim=1))
+
+
+def answer_logits(
+    network: JanusForConditionalGeneration, sequence: Condition, lengths: Sequence[int]
+) -> Float[Tensor, "answer_tokens vocabulary"]:
+    """Logits of the last ``lengths[row]`` tokens of every row, all rows one after another.
+
+    Rows are padded on the left, so n answer tokens are predicted by the states -n-1 ... -2 of their row. Only these
+    go through the text head: a vocabulary of 100 thousand is most of the memory of this loss.
+    """
+    states = hidden_states(network, sequence)
+    predicting = torch.cat([states[row, -length - 1 : -1] for row, length in enumerate(lengths)])
+    logits: Tensor = network.lm_head(predicting)
     return logits
 
 
