@@ -100,6 +100,8 @@ class UnifiedModel(Protocol):
     family: str
     network: nn.Module
     """The network with all its parameters; what is saved and hashed."""
+    templates: tuple[str, ...]
+    """RecA's instructions in words that this checkpoint knows; at least one."""
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> UnifiedModel:
@@ -114,8 +116,11 @@ class UnifiedModel(Protocol):
         """Names of ``network``'s parameters that the stage ("tokenizer", "base", "post") may change."""
         ...
 
-    def prepare(self, pictures: Sequence[Image.Image]) -> Images:
-        """Decoded RGB pictures through the family's two transforms, on the CPU."""
+    def prepare(self, pictures: Sequence[Image.Image], whole: bool = False) -> Images:
+        """Decoded RGB pictures through the family's two transforms, on the CPU.
+
+        ``whole`` keeps all of the picture, for questions about it; without it both sides see what is to be redrawn.
+        """
         ...
 
     def understand(self, images: Images) -> Float[Tensor, "batch und_tokens width"]:
