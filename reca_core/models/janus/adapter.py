@@ -68,6 +68,8 @@ class Janus(nn.Module):
     """
 
     family = "janus"
+    understanding_space = "SigLIP features"
+    target_space = "VQ codes"
 
     def __init__(
         self,
