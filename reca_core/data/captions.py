@@ -1,0 +1,230 @@
+"""Where the replay terms get their questions and captions: the rendered world, or a JSON file in LLaVA's format.
+
+RecA itself needs no captions. Families that share parameters between understanding and generation also replay question
+answering (arXiv 2509.07295; ``LossTerms``), and fine-tuning needs captions. The pictures of these terms come from the
+caption source, never from the manifest: a caption must describe its own picture.
+
+LLaVA's format is a list of ``{"image": FILE, "conversations": [{"from": "human"|"gpt", "value": TEXT}, ...]}``:
+
+- ``<image>`` in a human turn: a conversation about that picture; its question-answer pairs serve ``image_to_text``;
+- ``<image>`` as the whole gpt turn: the human turn is a caption to draw; serves ``text_to_image``;
+- no picture at all: serves ``text``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.requests import CaptionSource, LossTerms
+from reca_core.data import shapeworld
+from reca_core.data.feed import Order, keyed_choice, keyed_fraction
+from reca_core.data.images import load_picture
+
+SHAPEWORLD = "shapeworld"
+PICTURE_TOKEN = "<image>"
+KEPT_PICTURES = 4096
+"""Rendered scenes in memory: the terms of one step ask for the same ones."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a picture."""
+
+    picture: Image.Image
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture and the caption to draw it from."""
+
+    picture: Image.Image
+    caption: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A question that text alone answers."""
+
+    question: str
+    answer: str
+
+
+class Captions(Protocol):
+    """Replay samples, each decided by its position in the global stream alone."""
+
+    def asked(self, position: int) -> Asked:
+        """For ``image_to_text``."""
+        ...
+
+    def drawn(self, position: int) -> Drawn:
+        """For ``text_to_image``."""
+        ...
+
+    def told(self, position: int) -> Told:
+        """For ``text``."""
+        ...
+
+    def prompts(self, count: int) -> list[str]:
+        """Captions for the previews, always the same."""
+        ...
+
+
+class ShapeworldCaptions:
+    """Every position is a fresh scene of the rendered world: nothing repeats, however long the training."""
+
+    def __init__(self, source: CaptionSource, size_pixels: int) -> None:
+        """``size_pixels`` is the side of the pictures, best the size that the model draws."""
+        self.source, self.size_pixels = source, size_pixels
+        self._picture = lru_cache(maxsize=KEPT_PICTURES)(self._render)
+
+    def _render(self, scene_seed: int) -> Image.Image:
+        return shapeworld.render(shapeworld.scene_from_seed(scene_seed), self.size_pixels)
+
+    def _rich(self, position: int) -> bool:
+        return keyed_fraction(self.source.seed, "rich", position) < self.source.rich_fraction
+
+    def asked(self, position: int) -> Asked:
+        """One of the scene's questions."""
+        seed = self.source.seed + position
+        pairs = shapeworld.questions(shapeworld.scene_from_seed(seed), seed)
+        question, answer = keyed_choice(pairs, self.source.seed, "asked", position)
+        return Asked(self._picture(seed), question, answer)
+
+    def drawn(self, position: int) -> Drawn:
+        """The scene and its drawing caption, rich as often as the source says."""
+        seed = self.source.seed + position
+        scene = shapeworld.scene_from_seed(seed)
+        return Drawn(self._picture(seed), shapeworld.drawing_caption(scene, seed, self._rich(position)))
+
+    def told(self, position: int) -> Told:
+        """One of the scene's questions asked about a rich caption instead of the picture."""
+        seed = self.source.seed + position
+        pairs = shapeworld.text_questions(shapeworld.scene_from_seed(seed), seed)
+        question, answer = keyed_choice(pairs, self.source.seed, "told", position)
+        return Told(question, answer)
+
+    def prompts(self, count: int) -> list[str]:
+        """Rich captions of the scenes just before the first one: training never sees these."""
+        seeds = range(self.source.seed - count, self.source.seed)
+        return [shapeworld.drawing_caption(shapeworld.scene_from_seed(seed), seed, True) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One row of a LLaVA file: its pairs of human and gpt turns, ``<image>`` removed from the questions."""
+
+    picture: Path | None
+    pairs: tuple[tuple[str, str], ...]
+
+
+class LlavaCaptions:
+    """A JSON file in LLaVA's format, shuffled anew every epoch."""
+
+    def __init__(self, source: CaptionSource) -> None:
+        """Raises BadInput for a file that is not there, not JSON or not in the format, naming the row."""
+        self.file, self.seed = Path(source.source), source.seed
+        rows = [_conversation(row, number, self.file) for number, row in enumerate(_rows(self.file))]
+        drawn = [row for row in rows if row.picture and row.pairs[0][1] == PICTURE_TOKEN]
+        self.kinds = {
+            "image_to_text": [row for row in rows if row.picture and row.pairs[0][1] != PICTURE_TOKEN],
+            "text_to_image": drawn,
+            "text": [row for row in rows if not row.picture],
+        }
+        self.orders = {kind: Order(len(some), self.seed, kind) for kind, some in self.kinds.items() if some}
+
+    def _row(self, kind: str, position: int) -> Conversation:
+        return self.kinds[kind][self.orders[kind].row(position)]
+
+    def _pair(self, kind: str, position: int) -> tuple[Conversation, tuple[str, str]]:
+        row = self._row(kind, position)
+        return row, keyed_choice(row.pairs, self.seed, kind, position)
+
+    def asked(self, position: int) -> Asked:
+        """One question-answer pair of one conversation about a picture."""
+        row, (question, answer) = self._pair("image_to_text", position)
+        return Asked(_open(row), question, answer)
+
+    def drawn(self, position: int) -> Drawn:
+        """One caption and its picture."""
+        row = self._row("text_to_image", position)
+        return Drawn(_open(row), row.pairs[0][0])
+
+    def told(self, position: int) -> Told:
+        """One pair of one conversation without a picture."""
+        _, (question, answer) = self._pair("text", position)
+        return Told(question, answer)
+
+    def prompts(self, count: int) -> list[str]:
+        """The first captions of the file, else the first answers about pictures."""
+        captions = [row.pairs[0][0] for row in self.kinds["text_to_image"]]
+        answers = [row.pairs[0][1] for row in self.kinds["image_to_text"]]
+        return (captions or answers)[:count]
+
+
+def open_captions(source: CaptionSource, size_pixels: int, losses: LossTerms) -> Captions:
+    """The captions of a source. Raises BadInput if a loss term with weight has no sample in it."""
+    if source.source == SHAPEWORLD:
+        return ShapeworldCaptions(source, size_pixels)
+    captions = LlavaCaptions(source)
+    for kind, rows in captions.kinds.items():
+        if getattr(losses, kind) > 0 and not rows:
+            raise BadInput(
+                f"{source.source} has no sample for the loss term {kind}, whose weight is {getattr(losses, kind)}",
+                field="captions.source",
+                remedy=f"set losses.{kind} to 0, or add such rows to the file",
+            )
+    return captions
+
+
+def _rows(file: Path) -> list[Any]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"cannot be read as JSON: {error}", field=f"captions.source ({file})", choices=(SHAPEWORLD, "FILE.json")
+        ) from error
+    if not isinstance(rows, list) or not rows:
+        raise BadInput("holds no list of conversations", field=f"captions.source ({file})")
+    return rows
+
+
+def _conversation(row: Any, number: int, file: Path) -> Conversation:
+    try:
+        turns = [(turn["from"], str(turn["value"])) for turn in row["conversations"]]
+        name = row.get("image")
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _bad_row(file, number, "is no LLaVA conversation") from error
+    if not turns or [who for who, _ in turns] != ["human", "gpt"] * (len(turns) // 2):
+        raise _bad_row(file, number, "does not alternate between human and gpt turns")
+    questions = [text.replace(PICTURE_TOKEN, "").strip() for _, text in turns[::2]]
+    answers = [text.strip() for _, text in turns[1::2]]
+    return Conversation(_inside(name, number, file), tuple(zip(questions, answers, strict=True)))
+
+
+def _inside(name: Any, number: int, file: Path) -> Path | None:
+    """The picture's path; it must lie below the folder of the file, whoever wrote the file."""
+    if name is None:
+        return None
+    folder = file.parent.resolve()
+    picture = (folder / str(name)).resolve()
+    if not picture.is_relative_to(folder):
+        raise _bad_row(file, number, f"names the picture {name!r}, which lies outside {folder}")
+    return picture
+
+
+def _bad_row(file: Path, number: int, fact: str) -> BadInput:
+    return BadInput(f"row {number} {fact}", field=f"captions.source ({file})", remedy="see reca_core/data/captions.py")
+
+
+def _open(row: Conversation) -> Image.Image:
+    assert row.picture is not None  # rows of these kinds have one
+    return load_picture(row.picture)

@@ -1,0 +1,164 @@
+"""Where the processes of one training meet: who am I, wrap the module, add numbers up, gather and scatter tensors.
+
+torch's own stack (torchrun, DDP, FSDP2 ``fully_shard``): gloo on CPUs, nccl on GPUs. With one process nothing of it is
+touched. The wrapped module is always ``TrainingStep``; results agree with one process to 5 digits
+(tests/reca_core/test_distributed.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import register_dataclass
+
+from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.objectives.loss_sum import LossSum
+from reca_core.training.step import TrainingStep
+
+WAIT_MINUTES = 30
+"""How long ranks wait for each other: saving a large checkpoint or drawing previews happens on rank 0 alone."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """This process's place."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 writes files and speaks."""
+        return self.rank == 0
+
+
+def choose_device(choice: str) -> torch.device:
+    """``auto`` takes this process's GPU where there is one. Raises PrerequisiteMissing for cuda without a GPU."""
+    if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise PrerequisiteMissing("there is no CUDA device", field="device", choices=("auto", "cpu"))
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextlib.contextmanager
+def joined(device_choice: str) -> Iterator[Layout]:
+    """Join the process group that torchrun's environment describes, or be the only process; leave it afterwards."""
+    device = choose_device(device_choice)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world == 1:
+        yield Layout(0, 1, device)
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=WAIT_MINUTES))
+    try:
+        yield Layout(dist.get_rank(), world, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(step: TrainingStep, layout: Layout, sharding: str) -> nn.Module:
+    """The module to call in training: ``step`` itself, DDP around it, or ``step`` with its parameters sharded in place.
+
+    Args:
+        step: on its device, with gradients switched as the stage wants them.
+        layout: this process.
+        sharding: "replicate" or "shard"; with one process neither does anything.
+    """
+    if layout.world == 1:
+        return step
+    if sharding == "shard":
+        return _shard(step, layout)
+    devices = [layout.device] if layout.device.type == "cuda" else None
+    # A term that is switched off leaves parameters without gradient, hence the search for unused ones.
+    return DistributedDataParallel(step, devices, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def _shard(step: TrainingStep, layout: Layout) -> TrainingStep:
+    # FSDP2 finds the tensors of an output through pytrees; without this it would not see those inside a LossSum.
+    with contextlib.suppress(ValueError):  # already registered by an earlier call in this process
+        register_dataclass(LossSum)
+    mesh = init_device_mesh(layout.device.type, (layout.world,))
+    for block in repeated_blocks(step.network):
+        fully_shard(block, mesh=mesh)
+    fully_shard(step, mesh=mesh)
+    return step
+
+
+def repeated_blocks(network: nn.Module) -> list[nn.Module]:
+    """The transformer layers, by the class names that the network declares as indivisible (``_no_split_modules``)."""
+    names = {name for module in network.modules() for name in (getattr(module, "_no_split_modules", None) or ())}
+    return [module for module in network.modules() if type(module).__name__ in names]
+
+
+@contextlib.contextmanager
+def local_gradients(module: nn.Module, last_pass: bool) -> Iterator[None]:
+    """Keep DDP from adding up gradients before the last pass of a step. FSDP2 adds shards in every pass."""
+    if isinstance(module, DistributedDataParallel) and not last_pass:
+        with module.no_sync():
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def whole_parameters(module: nn.Module) -> Iterator[None]:
+    """Inside the block sub-modules of a sharded module may be called past its ``forward``: for previews and saving."""
+    shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in shards:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in shards:
+            part.reshard()
+
+
+def add_up(values: Float[Tensor, " numbers"], layout: Layout) -> Float[Tensor, " numbers"]:
+    """The sum over all ranks, on every rank."""
+    if layout.world > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def tell_everyone(number: int, layout: Layout) -> list[int]:
+    """Every rank's number, in rank order."""
+    if layout.world == 1:
+        return [number]
+    numbers: list[int | None] = [None] * layout.world
+    dist.all_gather_object(numbers, number)
+    return [found for found in numbers if found is not None]
+
+
+def wait_for_all(layout: Layout) -> None:
+    """Return when every rank is here."""
+    if layout.world > 1:
+        dist.barrier()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor's full value on the CPU; gathered where it is sharded, so every rank must call this."""
+    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full.detach().cpu()
+
+
+def placed_like(value: Tensor, model: Tensor) -> Tensor:
+    """``value`` on ``model``'s device, sharded as ``model`` is."""
+    if isinstance(model, DTensor):
+        return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
+    return value.to(model.device)

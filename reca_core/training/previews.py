@@ -1,0 +1,108 @@
+"""What the model does with the same few pictures and prompts, every so many steps.
+
+``previews/step-NNNNNNNN/`` holds ``reconstruct-II.png`` and ``draw-II.png``; ``previews/originals/`` the pictures to
+compare with; ``previews/index.jsonl`` one ``PreviewRow`` per picture. Step 0 is the base model. Inputs and seeds never
+change, and the training's draws are keyed, so looking does not change what is learned.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from reca_core.contracts.files import append_jsonl, atomic_write_bytes
+from reca_core.contracts.home import RunDirectory
+from reca_core.contracts.records import ManifestRow, PreviewRow
+from reca_core.contracts.requests import SamplingSettings
+from reca_core.data.images import load_verified
+from reca_core.models.unified import DrawRequest, RedrawRequest, UnifiedModel
+from reca_core.training.checkpoint import step_name
+from reca_core.training.metrics import keep_steps
+from reca_core.training.optimizer import set_modes
+
+PICTURES = 8
+"""Of each kind. A few hundred milliseconds with the tiny models, a batch with the published ones."""
+SEED = 0
+ORIGINAL_PIXELS = 256
+"""Longest side of the stored originals."""
+INDEX = "index.jsonl"
+
+
+class Previews:
+    """The fixed inputs of one run."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        adapter: UnifiedModel,
+        rows: Sequence[ManifestRow],
+        prompts: Sequence[str],
+        template: str,
+        stage: str,
+        done_steps: int,
+        writes: bool,
+    ) -> None:
+        """Args:
+        rows: manifest rows; the first ``PICTURES`` are reconstructed, with ``template``.
+        prompts: the first ``PICTURES`` are drawn.
+        done_steps: rows of the index of later steps are removed.
+        writes: False on ranks that only take part in the computation.
+        """
+        self.run, self.adapter, self.stage, self.template = run, adapter, stage, template
+        self.writes = writes
+        self.rows = list(rows[:PICTURES])
+        self.pictures = [load_verified(row) for row in self.rows]
+        self.prompts = list(prompts[:PICTURES]) if stage != "tokenizer" else []
+        self.settings = SamplingSettings(images_per_batch=PICTURES)
+        if writes:
+            keep_steps(run.previews / INDEX, done_steps)
+
+    @torch.no_grad()
+    def make(self, step: int) -> None:
+        """Write the pictures of a step and then their rows. The network is in evaluation mode meanwhile."""
+        self.adapter.network.eval()
+        try:
+            redrawn = self._reconstruct()
+            drawn = list(self.adapter.generate([DrawRequest(text, SEED) for text in self.prompts], self.settings))
+        finally:
+            set_modes(self.adapter.network)
+        if self.writes:
+            self._write(step, redrawn, drawn)
+
+    def _write(self, step: int, redrawn: Sequence[Image.Image], drawn: Sequence[Image.Image]) -> None:
+        rows = [self._row(step, "reconstruct", *item) for item in enumerate(redrawn)]
+        rows += [self._row(step, "draw", *item) for item in enumerate(drawn)]
+        append_jsonl(self.run.previews / INDEX, [row.model_dump() for row in rows])
+
+    def _reconstruct(self) -> list[Image.Image]:
+        if self.stage == "tokenizer":
+            return self.adapter.tokenizer_ceiling(self.pictures)
+        requests = [RedrawRequest(picture, SEED, self.template) for picture in self.pictures]
+        return list(self.adapter.reconstruct(requests, self.settings))
+
+    def _row(self, step: int, task: str, number: int, picture: Image.Image) -> PreviewRow:
+        path = f"{step_name(step)}/{task}-{number:02d}.png"
+        write_png(self.run.previews / path, picture)
+        if task == "draw":
+            return PreviewRow(step=step, task=task, path=path, text=self.prompts[number])
+        return PreviewRow(step=step, task=task, path=path, text=self.rows[number].label, source=self._original(number))
+
+    def _original(self, number: int) -> str:
+        path = f"originals/{number:02d}.png"
+        if not (self.run.previews / path).exists():
+            picture = self.pictures[number].copy()
+            picture.thumbnail((ORIGINAL_PIXELS, ORIGINAL_PIXELS), Image.Resampling.LANCZOS)
+            write_png(self.run.previews / path, picture)
+        return path
+
+
+def write_png(path: Path, picture: Image.Image) -> bytes:
+    """Write a picture as PNG, atomically; returns the bytes written."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    atomic_write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -1,0 +1,249 @@
+"""``python -m reca_core.launch train REQUEST.json``: one training from its request to ``final/`` and ``DONE.json``.
+
+    load the base -> freeze -> resume if there is a checkpoint -> steps -> guards -> final
+
+Everything is written inside the run directory (``reca_core.contracts.home.RunDirectory``). Running it again after any
+interruption goes on from the last checkpoint; after the end it does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from reca_core.contracts.errors import CheckpointRefused
+from reca_core.contracts.files import run_lock, sync_directory, write_json
+from reca_core.contracts.hashing import request_hash, sha256_tree
+from reca_core.contracts.home import RunDirectory
+from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
+from reca_core.contracts.progress import Progress, report_progress
+from reca_core.contracts.records import CheckpointRef, TrainResult
+from reca_core.contracts.requests import TrainRequest
+from reca_core.training import checkpoint, guards, setup
+from reca_core.training.distributed import Layout, joined, tell_everyone, wait_for_all, whole_parameters, wrap
+from reca_core.training.ema import MovingAverage
+from reca_core.training.loop import LOSS, Clock, StepReport, Updater
+from reca_core.training.metrics import MetricsLog, loss_key
+from reca_core.training.optimizer import make_optimizer, trainable
+from reca_core.training.previews import PICTURES, Previews
+from reca_core.training.step import TrainingStep
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 0.5
+"""Progress lines come at most this often."""
+AVERAGE_FOLDER = "final-average"
+"""Weights of the moving average, beside ``final`` and never instead of it."""
+
+
+def main(path: Path) -> None:
+    """Train what the request file at ``path`` asks for. Raises RecaError of the kind that fits."""
+    request = TrainRequest.model_validate_json(path.read_bytes())
+    run = RunDirectory(Path(request.run_directory))
+    with stop_requests() as stop, contextlib.ExitStack() as held:
+        if os.environ.get("RANK", "0") == "0":
+            held.enter_context(run_lock(run.lock))
+        layout = held.enter_context(joined(request.training.device))
+        _write_pids(run, layout)
+        if any(tell_everyone(int(run.done.exists()), layout)):
+            log.info("%s is done already", run.path)
+            return
+        Training(request, layout, stop).complete()
+
+
+class Training:
+    """One attempt at a training.
+
+    Args:
+        request: what to train.
+        layout: this process's place.
+        stop: set when the process is asked to end; the attempt then saves after the running step.
+    """
+
+    def __init__(self, request: TrainRequest, layout: Layout, stop: StopRequest) -> None:
+        self.request, self.plan, self.layout, self.stop = request, request.training, layout, stop
+        self.run = RunDirectory(Path(request.run_directory))
+        self.identity = request_hash(request)
+        self.began = self.spoke = time.monotonic()
+        self.adapter = setup.load_model(request, layout)
+        self.base = setup.base_digests(self.adapter.network, layout)
+        self.data = setup.open_data(request, self.adapter, layout)
+        setup.check_method(request, self.adapter, self.data)
+        state = checkpoint.load_newest(self.run.checkpoints, self.identity)
+        self.resumed = self.done = state.step if state else 0
+        self.previews = self._open_previews()
+        if self.previews and not self.done:
+            self.previews.make(0)
+        self._assemble()
+        if state:
+            self._resume(state)
+        self.metrics = MetricsLog(self.run.metrics, self.done) if layout.leads else None
+        self.rows = self.metrics.kept if self.metrics else []
+        self.monitor = guards.CollapseMonitor(stops=self.plan.on_collapse == "stop")
+        for row in self.rows:
+            self.monitor.observe(row["step"], self._terms(row))
+
+    def _open_previews(self) -> Previews | None:
+        """Sharded models are drawn from by all ranks together, others by rank 0 alone."""
+        if not (self.layout.leads or self._sharded):
+            return None
+        prompts = self.data.captions.prompts(PICTURES) if self.data.captions else []
+        rows, template = self.data.builder.pictures.rows, self.adapter.templates[0]
+        return Previews(self.run, self.adapter, rows, prompts, template, self.plan.stage, self.done, self.layout.leads)
+
+    def _assemble(self) -> None:
+        """Wrap the step and make its optimizer: in this order, because sharding replaces the parameters."""
+        step = TrainingStep(self.adapter, self.plan, self.request.losses)
+        module = wrap(step, self.layout, self.plan.sharding)
+        self.module = module
+        self.parameters = trainable(step.network)
+        self.optimizer = make_optimizer(self.parameters, self.plan)
+        self.average = MovingAverage(self.parameters, self.plan.ema_decay) if self.plan.ema_decay else None
+        blame = setup.Blame(step, self.data.builder, self.layout.device, self._sharded)
+        self.updater = Updater(
+            module, self.plan, step.weights, self.parameters, self.optimizer, self.average, self.layout, blame
+        )
+
+    @property
+    def _sharded(self) -> bool:
+        return self.layout.world > 1 and self.plan.sharding == "shard"
+
+    def _resume(self, state: checkpoint.TrainState) -> None:
+        """Put a checkpoint's state in place. Raises CheckpointRefused if the frozen base is no longer the same."""
+        checkpoint.restore(state, self.parameters, self.optimizer, self.average.average if self.average else {})
+        if self.layout.leads and state.facts["frozen_sha256"] != self.base.frozen_sha256:
+            raise CheckpointRefused(
+                f"was trained beside other frozen weights than {self.request.model.path} holds now",
+                field=str(self.run.checkpoints),
+                remedy="restore the base model, or move the checkpoints away to start again",
+            )
+        log.info("going on from step %d of %d", state.step, self.plan.steps)
+        changed = setup.differences(state.facts["environment"], setup.environment_facts(self.layout))
+        if changed:
+            log.warning("since the checkpoint: %s; losses agree to 5 digits, bits may differ", "; ".join(changed))
+
+    def complete(self) -> None:
+        """Take the steps that are left, check, export, and write DONE.json."""
+        self._train()
+        idle = sorted(name for name, parameter in self.parameters.items() if not self.optimizer.state.get(parameter))
+        self._check_weights(idle)
+        self._export()
+        if self.layout.leads:
+            write_json(self.run.done, self._result(idle).model_dump())
+        wait_for_all(self.layout)
+
+    def _train(self) -> None:
+        clock = Clock()
+        clock.start()
+        for batches in self.data.steps(self.done, self.plan.steps):
+            clock.data_arrived()
+            report = self.updater.step(self.done, batches, self.stop.requested)
+            self.done += 1
+            self._note(clock.row(self.done, report, self.plan.images_per_step), report)
+            self._look_and_save(report)
+            clock.start()
+
+    def _note(self, row: dict[str, float], report: StepReport) -> None:
+        """Log a step; raises Collapsed where the monitor stops."""
+        warning = self.monitor.observe(self.done, report.losses)
+        if warning:
+            log.warning("%s", warning)
+        if not self.metrics:
+            return
+        self.metrics.add(row)
+        self.rows = [*self.rows[:1], row]
+        if time.monotonic() - self.spoke > PROGRESS_SECONDS or self.done == self.plan.steps:
+            self.spoke = time.monotonic()
+            shown = {name: value for name, value in row.items() if name.startswith("train/")}
+            report_progress(
+                Progress(stage=self.plan.stage, done=self.done, total=self.plan.steps, unit="step", metrics=shown)
+            )
+
+    def _look_and_save(self, report: StepReport) -> None:
+        last = self.done == self.plan.steps
+        if self.previews and (last or self.done % self.plan.preview_every_steps == 0):
+            with whole_parameters(self.module):
+                self.previews.make(self.done)
+        if last or report.stop or self.done % self.plan.checkpoint_every_steps == 0:
+            self._save()
+        if report.stop and not last:
+            raise Interrupted(
+                f"stopped on request after step {self.done} of {self.plan.steps}; the checkpoint is written",
+                field=str(self.run.path),
+                remedy="run it again to go on",
+            )
+
+    def _save(self) -> None:
+        facts: dict[str, Any] = {
+            "request_hash": self.identity,
+            "frozen_sha256": self.base.frozen_sha256,
+            "stream_position": self.done * self.plan.images_per_step,
+            "seed": self.plan.seed,
+            "environment": setup.environment_facts(self.layout),
+        }
+        average = self.average.average if self.average else {}
+        state = checkpoint.capture(self.done, self.parameters, self.optimizer, average, facts)
+        if self.metrics:
+            self.metrics.flush()
+            checkpoint.save(self.run.checkpoints, state, self.plan.keep_checkpoints)
+
+    def _check_weights(self, idle: list[str]) -> None:
+        """The guards at the end: frozen weights untouched, every trained one changed."""
+        frozen = guards.digests(guards.frozen_tensors(self.adapter.network))
+        trained = guards.digests(self.parameters.items())
+        if self.layout.leads:
+            guards.check_frozen(self.base.frozen, frozen)
+            guards.check_changed(self.base.trained, trained, idle)
+
+    def _export(self) -> None:
+        with whole_parameters(self.module):
+            if self.layout.leads:
+                self._write_model(self.run.final)
+            if self.average is not None and self.layout.leads:
+                with self.average.applied():
+                    self._write_model(self.run.path / AVERAGE_FOLDER)
+
+    def _write_model(self, folder: Path) -> None:
+        """The family's own layout, whole or not at all."""
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        self.adapter.save(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+        sync_directory(folder.parent)
+
+    def _result(self, idle: list[str]) -> TrainResult:
+        final = CheckpointRef(path=str(self.run.final), step=self.done, sha256=sha256_tree(self.run.final))
+        return TrainResult(
+            checkpoint=final,
+            steps=self.done,
+            seconds=time.monotonic() - self.began,
+            resumed_from_step=self.resumed,
+            first_losses=_losses(self.rows[0]),
+            last_losses=_losses(self.rows[-1]),
+            trained_tensors=len(self.parameters) - len(idle),
+            idle_tensors=idle,
+            warnings=self.monitor.warnings,
+        )
+
+    def _terms(self, row: dict[str, float]) -> dict[str, float]:
+        """Losses of a logged row under their terms' names."""
+        terms = self.updater.weights or ()
+        return {term: row[loss_key(term)] for term in terms}
+
+
+def _losses(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name == LOSS or name.endswith("_loss")}
+
+
+def _write_pids(run: RunDirectory, layout: Layout) -> None:
+    """Who works here, for people and for tests; the lock decides, not this file."""
+    ranks = tell_everyone(os.getpid(), layout)
+    launcher = os.getppid() if layout.world > 1 else os.getpid()
+    if layout.leads:
+        write_json(run.pids, {"launcher": launcher, "ranks": ranks})

@@ -1,0 +1,145 @@
+"""The parts of a training, built from its request: model, data, optimizer, in the order in which they depend.
+
+Rank 0 holds the base weights' digests; every rank holds the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.hashing import canonical_json
+from reca_core.contracts.requests import TrainRequest
+from reca_core.data.captions import Captions, open_captions
+from reca_core.data.feed import Pictures, Prefetch, Share, Split
+from reca_core.data.images import load_verified
+from reca_core.data.manifest import read_manifest
+from reca_core.models.load import load_adapter
+from reca_core.models.unified import UnifiedModel
+from reca_core.training import guards
+from reca_core.training.batch import Batch, BatchBuilder, needs_captions
+from reca_core.training.distributed import Layout
+from reca_core.training.optimizer import set_trainable, trainable
+from reca_core.training.step import TrainingStep
+
+PACKAGES = ("torch", "transformers", "diffusers", "numpy", "pillow")
+"""Whose versions are recorded with a checkpoint and compared on resume."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """SHA-256 of every tensor before training, on rank 0; empty elsewhere."""
+
+    frozen: dict[str, str]
+    trained: dict[str, str]
+
+    @property
+    def frozen_sha256(self) -> str:
+        """One hash for all frozen tensors."""
+        return hashlib.sha256(canonical_json(self.frozen).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where batches come from."""
+
+    builder: BatchBuilder
+    split: Split
+    captions: Captions | None
+
+    def steps(self, first: int, end: int) -> Prefetch[list[Batch]]:
+        """This rank's batches of the steps from ``first`` to before ``end``, made ahead in threads."""
+        return Prefetch(lambda step: [self.builder(share) for share in self.split.shares(step)], first, end)
+
+
+def load_model(request: TrainRequest, layout: Layout) -> UnifiedModel:
+    """The base model, in float32 on its device, with gradients where the stage wants them."""
+    adapter = load_adapter(request.model, str(layout.device))
+    set_trainable(adapter.network, adapter.trainable_names(request.training.stage))
+    return adapter
+
+
+def base_digests(network: nn.Module, layout: Layout) -> Base:
+    """Of the freshly loaded weights."""
+    if not layout.leads:
+        return Base({}, {})
+    return Base(guards.digests(guards.frozen_tensors(network)), guards.digests(trainable(network).items()))
+
+
+def open_data(request: TrainRequest, adapter: UnifiedModel, layout: Layout) -> Data:
+    """Manifest, captions and their split. Raises BadInput for what cannot be trained on."""
+    plan, losses = request.training, request.losses
+    if plan.images_per_step < layout.world:
+        raise BadInput(
+            f"{plan.images_per_step} pictures cannot be divided over {layout.world} processes",
+            field="training.images_per_step",
+            remedy=f"at least {layout.world}",
+        )
+    rows = read_manifest(Path(request.data.directory))
+    captions = None
+    if needs_captions(plan, losses):
+        captions = open_captions(request.captions, drawn_pixels(adapter), losses)
+    pictures = Pictures(rows, adapter.prepare)
+    builder = BatchBuilder(plan, losses, pictures, captions, adapter)
+    return Data(builder, Split(plan.images_per_step, plan.images_per_pass, layout.world, layout.rank), captions)
+
+
+def drawn_pixels(adapter: UnifiedModel) -> int:
+    """Side of the pictures that the family draws."""
+    return int(adapter.prepare([Image.new("RGB", (1, 1))]).target.shape[-1])
+
+
+def check_method(request: TrainRequest, adapter: UnifiedModel, data: Data) -> None:
+    """The bottleneck guard, where the reconstruction term is used. Raises BadInput."""
+    if request.training.stage != "tokenizer" and request.losses.reconstruction > 0:
+        guards.check_bottleneck(adapter, load_verified(data.builder.pictures.rows[0]))
+
+
+def environment_facts(layout: Layout) -> dict[str, Any]:
+    """What can change the last bits of a result without being part of the request: recorded, compared, not hashed."""
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "processes": layout.world,
+        "device": layout.device.type if layout.device.type == "cpu" else torch.cuda.get_device_name(layout.device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What changed between two sets of facts, in words."""
+    names = sorted(before.keys() | now.keys())
+    return [f"{name} {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]
+
+
+class Blame:
+    """Finds the samples that make a step not finite, by running each one alone."""
+
+    def __init__(self, step: TrainingStep, builder: BatchBuilder, device: torch.device, sharded: bool) -> None:
+        """Where parameters are sharded a rank cannot run alone: then all positions of its share are named."""
+        self.step, self.builder, self.device, self.sharded = step, builder, device, sharded
+
+    @torch.no_grad()
+    def __call__(self, batches: Sequence[Batch]) -> str:
+        """The positions in the stream and the files at fault."""
+        positions = [position for batch in batches for position in batch.positions]
+        bad = [] if self.sharded else [position for position in positions if not self._finite_alone(position)]
+        if not bad:
+            return f"samples at stream positions {json.dumps(positions)}; each is finite by itself"
+        files = ", ".join(str(file) for file in self.builder.files(bad))
+        return f"samples at stream positions {json.dumps(bad)}: {files}"
+
+    def _finite_alone(self, position: int) -> bool:
+        sums = self.step(self.builder(Share((position,), 1.0)).to(self.device))
+        return guards.finite([float(part.total) for part in sums.values()])

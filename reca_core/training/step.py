@@ -1,0 +1,140 @@
+"""One training step as the paper writes it: understand, condition, regenerate; beside it the replay terms.
+
+    L = lambda_r L_gen(f(concat(t_template, h_v)), x) + lambda_i2t L_ce(i2t) [+ lambda_t2i L_gen + lambda_t L_ce]
+
+(arXiv 2509.07295, section 3; weights in ``LossTerms``.) ``TrainingStep`` is the one module that distributed training
+wraps: every parameter is used inside its ``forward``, because FSDP2 gathers parameters only there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import nn
+
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.requests import LossTerms, TrainingPlan
+from reca_core.draws import KeyedDraws
+from reca_core.models.unified import AnswersInText, DrawsFromText, Images, TrainsTokenizer, UnifiedModel
+from reca_core.objectives.loss_sum import LossSum
+from reca_core.training.batch import Batch
+
+RECONSTRUCTION, IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT = "reconstruction", "image_to_text", "text_to_image", "text"
+NEEDED_CAPABILITY: dict[str, type] = {
+    IMAGE_TO_TEXT: AnswersInText,
+    TEXT_TO_IMAGE: DrawsFromText,
+    TEXT: AnswersInText,
+}
+
+
+class TrainingStep(nn.Module):
+    """``forward(batch)`` returns the sum and count of every active loss term.
+
+    Args:
+        adapter: the family; its ``network`` becomes this module's only child.
+        plan: stage, seed of the draws and autocast precision.
+        losses: weights; a term with weight 0 is not computed. Not read in the tokenizer stage.
+
+    Raises:
+        BadInput: a term has weight that the family has no means for, or none has.
+    """
+
+    def __init__(self, adapter: UnifiedModel, plan: TrainingPlan, losses: LossTerms) -> None:
+        super().__init__()
+        self.network = adapter.network
+        self.plan = plan
+        self.weights = active_weights(adapter, plan, losses)
+        # Held in a tuple: an adapter that is itself a module must not become a second path to the same parameters.
+        self._adapter = (adapter,)
+
+    @property
+    def adapter(self) -> UnifiedModel:
+        """The family whose network this module trains."""
+        return self._adapter[0]
+
+    def forward(self, batch: Batch) -> dict[str, LossSum]:
+        """Active terms by name. Parts of ``batch`` of inactive terms are not read."""
+        if self.plan.stage == "tokenizer":
+            return self._tokenizer(batch)
+        draws = KeyedDraws(self.plan.seed, batch.positions)
+        sums: dict[str, LossSum] = {}
+        if RECONSTRUCTION in self.weights:
+            sums[RECONSTRUCTION] = self._reconstruction(batch, draws)
+        if IMAGE_TO_TEXT in self.weights:
+            sums[IMAGE_TO_TEXT] = self._image_to_text(batch)
+        if TEXT_TO_IMAGE in self.weights:
+            sums[TEXT_TO_IMAGE] = self._text_to_image(batch, draws)
+        if TEXT in self.weights:
+            sums[TEXT] = self._text(batch)
+        return sums
+
+    def _reconstruction(self, batch: Batch, draws: KeyedDraws) -> LossSum:
+        images = _present(batch.pictures)
+        assert batch.drop_template is not None  # the builder fills it together with the pictures
+        target = self.adapter.encode_target(images)
+        with self._autocast(images):
+            seen = self.adapter.understand(images)
+            condition = self.adapter.condition(seen, batch.templates, batch.drop_template)
+            return self.adapter.reconstruction_loss(condition, target, draws)
+
+    def _image_to_text(self, batch: Batch) -> LossSum:
+        images = _present(batch.asked)
+        adapter = cast(AnswersInText, self.adapter)  # checked on construction
+        with self._autocast(images):
+            return adapter.image_to_text_loss(images, batch.dialogues)
+
+    def _text_to_image(self, batch: Batch, draws: KeyedDraws) -> LossSum:
+        images = _present(batch.drawn)
+        adapter = cast(DrawsFromText, self.adapter)  # checked on construction
+        assert batch.drop_caption is not None  # the builder fills it together with the captions
+        target = self.adapter.encode_target(images)
+        with self._autocast(images):
+            return adapter.text_to_image_loss(batch.captions, target, batch.drop_caption, draws)
+
+    def _text(self, batch: Batch) -> LossSum:
+        adapter = cast(AnswersInText, self.adapter)  # checked on construction
+        with self._autocast(None):
+            return adapter.text_loss(batch.told)
+
+    def _tokenizer(self, batch: Batch) -> dict[str, LossSum]:
+        images = _present(batch.pictures)
+        adapter = cast(TrainsTokenizer, self.adapter)  # checked on construction
+        with self._autocast(images):
+            return adapter.tokenizer_loss(images)
+
+    def _autocast(self, images: Images | None) -> contextlib.AbstractContextManager[object]:
+        if self.plan.precision == "float32":
+            return contextlib.nullcontext()
+        device = images.target.device if images is not None else next(self.network.parameters()).device
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def active_weights(adapter: UnifiedModel, plan: TrainingPlan, losses: LossTerms) -> Mapping[str, float]:
+    """Weight of every active term. The tokenizer stage has the family's own terms, each with weight 1.
+
+    Raises BadInput naming the term and what the family cannot do, or when no term is left.
+    """
+    if plan.stage == "tokenizer":
+        if not isinstance(adapter, TrainsTokenizer):
+            raise BadInput(f"the family {adapter.family} has no tokenizer training", field="training.stage")
+        return {}
+    weights = {name: weight for name, weight in losses.model_dump().items() if weight > 0}
+    if not weights:
+        raise BadInput("every loss term has weight 0", field="losses", choices=tuple(losses.model_dump()))
+    for name in weights:
+        needed = NEEDED_CAPABILITY.get(name)
+        if needed is not None and not isinstance(adapter, needed):
+            raise BadInput(
+                f"the family {adapter.family} offers no {needed.__name__}, which this term needs",
+                field=f"losses.{name}",
+                remedy=f"set losses.{name} to 0",
+            )
+    return weights
+
+
+def _present(images: Images | None) -> Images:
+    assert images is not None  # the batch builder fills the parts of every active term
+    return images
