@@ -140,3 +140,18 @@ class Judge(Protocol):
         Raises StageFailed where going on is pointless (no permission, wrong model); what was answered is kept.
         """
         ...
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """How much of a benchmark is drawn: the part of the evaluation plan that decides the prompts file."""
+
+    prompts_per_tag: int = 0
+    """0 takes all."""
+    pictures_per_prompt: int = 4
+    first_seed: int = 1000
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of every prompt."""
+        return list(range(self.first_seed, self.first_seed + self.pictures_per_prompt))

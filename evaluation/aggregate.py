@@ -1,0 +1,104 @@
+"""From judgments to numbers with intervals: means of group means, and a bootstrap over prompts.
+
+Pictures of one prompt are not independent, so whole prompts are resampled (cluster bootstrap; Davison & Hinkley 1997,
+section 3.8), separately within every group because a benchmark fixes how many prompts each tag has. 95% percentile
+interval. The draws depend on the seed, the group's name and its number of prompts only: the same judgments give the
+same interval anywhere, and a tag's own row and its part in the overall share their draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from evaluation.benchmark import Group, RowData
+from evaluation.records import ScoreRow
+
+DEFAULT_RESAMPLES = 2000
+DEFAULT_SEED = 0
+INTERVAL_PERCENTILES = (2.5, 97.5)
+FEWEST_CLUSTERS = 2
+"""With one prompt in all there is nothing to resample: no interval instead of one of width zero."""
+SEED_BYTES = 8
+
+
+@dataclass(frozen=True)
+class ClusterSums:
+    """A group with its values summed per prompt, prompts in sorted order."""
+
+    names: tuple[str, ...]
+    sums: Float[np.ndarray, " clusters"]
+    counts: Int[np.ndarray, " clusters"]
+
+
+def cluster_sums(group: Group) -> ClusterSums:
+    """Sum the values of every prompt of a group."""
+    names, index = np.unique(np.asarray(group.clusters, dtype=str), return_inverse=True)
+    sums = np.bincount(index, weights=np.asarray(group.values, dtype=np.float64), minlength=len(names))
+    return ClusterSums(tuple(names.tolist()), sums, np.bincount(index, minlength=len(names)))
+
+
+def draw_counts(name: str, clusters: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples clusters"]:
+    """How often each prompt of a group occurs in each resample: multinomial rows that sum to ``clusters``."""
+    digest = hashlib.sha256(f"{seed}/{name}/{clusters}".encode()).digest()
+    generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:SEED_BYTES], "big")))
+    return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+
+
+def plain_mean(values: Sequence[float]) -> float:
+    """Left-to-right sum over the count: what the upstream scripts do, so that their rounding is met as well."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
+
+
+def point_value(row: RowData) -> float | None:
+    """The row's number, or None if there is no group or a group without a value: an unknown part is not left out."""
+    if not row.groups or any(not group.values for group in row.groups):
+        return None
+    means = [plain_mean(group.values) for group in row.groups]
+    if row.decimals is not None:
+        means = [round(mean, row.decimals) for mean in means]
+    return plain_mean(means) * row.scale
+
+
+def resampled_values(row: RowData, resamples: int, seed: int) -> Float[np.ndarray, " resamples"]:
+    """The row's number in every resample, unrounded. Every group must hold a value."""
+    total = np.zeros(resamples)
+    for group in row.groups:
+        clusters = cluster_sums(group)
+        draws = draw_counts(group.name, len(clusters.names), resamples, seed)
+        total += (draws @ clusters.sums) / (draws @ clusters.counts)
+    return total * (row.scale / len(row.groups))
+
+
+def score_row(row: RowData, resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED) -> ScoreRow:
+    """Value, interval and coverage of one row."""
+    value = point_value(row)
+    low = high = None
+    if value is not None and cluster_count(row) >= FEWEST_CLUSTERS:
+        low, high = interval(resampled_values(row, resamples, seed))
+    return ScoreRow(value=value, low=low, high=high, n_scored=row.n_scored, n_expected=row.n_expected)
+
+
+def score_rows(
+    rows: Mapping[str, RowData], resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED
+) -> dict[str, ScoreRow]:
+    """All rows of a table, in their order."""
+    return {name: score_row(row, resamples, seed) for name, row in rows.items()}
+
+
+def cluster_count(row: RowData) -> int:
+    """Prompts in all groups together."""
+    return sum(len(set(group.clusters)) for group in row.groups)
+
+
+def interval(values: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
+    """The 95% percentile interval."""
+    low, high = np.percentile(values, INTERVAL_PERCENTILES)
+    return float(low), float(high)

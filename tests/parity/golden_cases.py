@@ -1,0 +1,39 @@
+"""Reading a folder of golden cases: whatever set it is, a file that a set does not have contributes no case."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ABSOLUTE_TOLERANCE = 1e-9
+"""Between recorded and computed floats; values that upstream rounds are compared exactly."""
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The cases of a JSON-lines file; none where the set has no such file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def document_of(path: Path) -> Any:
+    """The content of a JSON file; None where the set has no such file."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def raw_count(path: Path) -> int:
+    """Non-empty lines of a file, counted without parsing, to check that no case was lost."""
+    if not path.exists():
+        return 0
+    return sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
+
+
+def report(capsys: pytest.CaptureFixture[str], name: str, checked: int, expected: int) -> None:
+    """Say, past pytest's capture, how many cases were reproduced; every case of the file must have been."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{name}: {checked} of {expected} cases reproduced ")
+    assert checked == expected
