@@ -93,19 +93,32 @@ def read_picture(image: Image.Image) -> list[Finding]:
     image = image.convert("RGB")
     if width > WORKING_PIXELS:
         image = image.resize((WORKING_PIXELS, WORKING_PIXELS), Image.Resampling.BOX)
+    size = image.width
     differences = np.asarray(image, dtype=np.float64) - GROUND
-    findings = (_read_cell(differences, cell, width / image.width) for cell in range(CELLS))
+    reach = _reach(size)
+    padded = np.pad(differences, ((reach, reach), (reach, reach), (0, 0)))
+    findings = (_read_cell(padded, _cell(cell, size), size, width / size) for cell in range(CELLS))
     return [finding for finding in findings if finding and finding.score >= LOWEST_SCORE]
 
 
-def _read_cell(differences: Float64[np.ndarray, "h w 3"], cell: int, scale: float) -> Finding | None:
-    size = len(differences)
-    known = _cell(cell, size)
-    shifts, windows = _windows(differences, known)
+def _reach(size: int) -> int:
+    return max(1, round(size / SHIFT_FRACTION))
+
+
+@functools.cache
+def _shifts(reach: int) -> tuple[tuple[int, int], ...]:
+    """(dy, dx), the smallest first."""
+    steps = sorted(range(-reach, reach + 1), key=abs)
+    return tuple((dy, dx) for dy in steps for dx in steps)
+
+
+def _read_cell(padded: Float64[np.ndarray, "h w 3"], known: _Cell, size: int, scale: float) -> Finding | None:
+    shifts = _shifts(_reach(size))
+    windows = _windows(padded, known, _reach(size))
     # [shifts, shapes, 3]: the least-squares colour is this divided by the shape's energy
-    projections = np.einsum("sn,knc->ksc", known.templates, windows)
+    projections = np.matmul(known.templates, windows)
     explained = (projections**2).sum(axis=2) / known.energies
-    misfits = np.maximum((windows**2).sum(axis=(1, 2))[:, None] - explained, 0.0)
+    misfits = np.maximum(np.einsum("knc,knc->k", windows, windows)[:, None] - explained, 0.0)
     shift, shape = _best(misfits, explained)
     rivals = np.delete(misfits, shape, axis=1).min()
     if rivals <= 0:
@@ -121,20 +134,15 @@ def _read_cell(differences: Float64[np.ndarray, "h w 3"], cell: int, scale: floa
     )
 
 
-def _windows(
-    differences: Float64[np.ndarray, "h w 3"], known: _Cell
-) -> tuple[list[tuple[int, int]], Float64[np.ndarray, "k n 3"]]:
-    """The pixels of a cell under every shift (dy, dx); beyond the picture lies ground."""
-    reach = max(1, round(len(differences) / SHIFT_FRACTION))
-    padded = np.pad(differences, ((reach, reach), (reach, reach), (0, 0)))
-    steps = sorted(range(-reach, reach + 1), key=abs)
-    shifts = [(dy, dx) for dy in steps for dx in steps]
+def _windows(padded: Float64[np.ndarray, "h w 3"], known: _Cell, reach: int) -> Float64[np.ndarray, "k n 3"]:
+    """The pixels of a cell under every shift."""
     (top, bottom), (left, right) = known.rows, known.columns
-    windows = [
-        padded[reach + top + dy : reach + bottom + dy, reach + left + dx : reach + right + dx].reshape(-1, 3)
-        for dy, dx in shifts
-    ]
-    return shifts, np.stack(windows)
+    return np.stack(
+        [
+            padded[reach + top + dy : reach + bottom + dy, reach + left + dx : reach + right + dx].reshape(-1, 3)
+            for dy, dx in _shifts(reach)
+        ]
+    )
 
 
 def _best(misfits: Float64[np.ndarray, "k s"], explained: Float64[np.ndarray, "k s"]) -> tuple[int, int]:
