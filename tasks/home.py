@@ -1,0 +1,21 @@
+"""The home directory of this process: ``RECA_HOME``, set by the command line or by the deployment, always absolute."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.contracts.home import HOME_VARIABLE, Home
+
+
+def current_home() -> Home:
+    """The home that ``RECA_HOME`` names. Raises PrerequisiteMissing where it is unset or relative."""
+    value = os.environ.get(HOME_VARIABLE, "")
+    if not os.path.isabs(value):
+        raise PrerequisiteMissing(
+            f"{value!r} is not an absolute directory" if value else "is not set",
+            field=HOME_VARIABLE,
+            remedy=f"export {HOME_VARIABLE}=/absolute/directory, or start flows with: reca run FLOW --home DIR",
+        )
+    return Home(Path(value))
