@@ -84,6 +84,6 @@ class ShowoNetwork(nn.Module):
 def additive(
     may_attend: Bool[Tensor, "batch 1 queries keys"], dtype: torch.dtype
 ) -> Float[Tensor, "batch 1 queries keys"]:
-    """0 where attention is allowed, else the lowest number of ``dtype``: finite, so a row that sees nothing is no NaN."""
+    """0 where attention is allowed, else the lowest finite number, so a row that sees nothing is not NaN."""
     blocked = torch.zeros(may_attend.shape, dtype=dtype, device=may_attend.device)
     return blocked.masked_fill(~may_attend, torch.finfo(dtype).min)

@@ -1,0 +1,55 @@
+"""BAGEL's understanding encoder: SigLIP on packed patches of pictures of any size.
+
+Patch embedding is a matrix on flattened patches, positions are learned and looked up by grid id, attention is
+bidirectional inside each picture only. The blocks are transformers' SigLIP blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig
+from transformers.models.siglip.modeling_siglip import SiglipEncoder
+
+
+class PatchEmbeddings(nn.Module):
+    """Flattened patches and their grid ids to vectors."""
+
+    def __init__(self, config: SiglipVisionConfig) -> None:
+        super().__init__()
+        size: Any = config.image_size  # transformers allows pairs here; BAGEL has one number each
+        patch: Any = config.patch_size
+        per_side = size // patch
+        self.patch_embedding = nn.Linear(config.num_channels * patch**2, config.hidden_size)
+        self.position_embedding = nn.Embedding(per_side**2, config.hidden_size)
+
+    def forward(
+        self, patches: Float[Tensor, "tokens features"], ids: Int[Tensor, " tokens"]
+    ) -> Float[Tensor, "tokens width"]:
+        """Sum of both."""
+        embedded: Tensor = self.patch_embedding(patches) + self.position_embedding(ids)
+        return embedded
+
+
+class PackedSiglip(nn.Module):
+    """The tower, without a pooling head."""
+
+    def __init__(self, config: SiglipVisionConfig) -> None:
+        super().__init__()
+        self.embeddings = PatchEmbeddings(config)
+        tower: Any = config
+        tower._attn_implementation = "sdpa"  # a stack built on its own gets no default
+        self.encoder = SiglipEncoder(tower)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, patches: Float[Tensor, "tokens features"], ids: Int[Tensor, " tokens"], lengths: Sequence[int]
+    ) -> Float[Tensor, "tokens width"]:
+        """One row per patch; ``lengths`` are the pictures' patch counts."""
+        x = self.embeddings(patches, ids)
+        encoded = [self.encoder(inputs_embeds=part[None]).last_hidden_state[0] for part in x.split(list(lengths))]
+        return self.post_layernorm(torch.cat(encoded))

@@ -1,0 +1,55 @@
+"""Latent-diffusion autoencoders with diffusers' ``AutoencoderKL``: key names of the original layout, both ways.
+
+Harmon's KL-16 and BAGEL's FLUX autoencoder are published in the layout of the first latent diffusion code
+(``encoder.down.0.block.0.conv1`` ...). diffusers computes the same function under other names (measured: encode and
+decode agree to 1e-5); what differs is the order of the decoder's levels, names, and attention weights kept as 1x1
+convolutions there and as matrices here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_RENAMES = (
+    (r"^(encoder|decoder)\.mid\.block_1\.", r"\1.mid_block.resnets.0."),
+    (r"^(encoder|decoder)\.mid\.block_2\.", r"\1.mid_block.resnets.1."),
+    (r"^(encoder|decoder)\.mid\.attn_1\.", r"\1.mid_block.attentions.0."),
+    (r"^(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out."),
+    (r"^encoder\.down\.(\d+)\.block\.(\d+)\.", r"encoder.down_blocks.\1.resnets.\2."),
+    (r"^encoder\.down\.(\d+)\.attn\.(\d+)\.", r"encoder.down_blocks.\1.attentions.\2."),
+    (r"^encoder\.down\.(\d+)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
+    (r"\.nin_shortcut\.", ".conv_shortcut."),
+)
+_ATTENTION = (("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0"))
+
+
+def diffusers_name(name: str, levels: int) -> str:
+    """diffusers' key of an original key. ``levels``: number of resolutions; decoder levels are counted backwards."""
+    level = re.match(r"^decoder\.up\.(\d+)\.(block\.(\d+)|upsample)\.", name)
+    if level:
+        block = f"decoder.up_blocks.{levels - 1 - int(level[1])}."
+        part = f"resnets.{level[3]}." if level[3] is not None else "upsamplers.0."
+        name = block + part + name[level.end() :]
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    attention = re.match(r"^(.*\.attentions\.\d+\.)(norm|q|k|v|proj_out)\.(weight|bias)$", name)
+    return f"{attention[1]}{dict(_ATTENTION)[attention[2]]}.{attention[3]}" if attention else name
+
+
+def from_original(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """An original state dict under diffusers' names, attention weights as matrices."""
+    return {diffusers_name(name, levels): _as_matrix(name, tensor) for name, tensor in state.items()}
+
+
+def to_original(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse, in the key set and shapes of ``like``, an original state dict. Raises KeyError for a key too few."""
+    levels = 1 + max(int(found[1]) for name in like if (found := re.match(r"^decoder\.up\.(\d+)\.", name)))
+    return {name: state[diffusers_name(name, levels)].reshape(tensor.shape) for name, tensor in like.items()}
+
+
+def _as_matrix(name: str, tensor: Tensor) -> Tensor:
+    is_attention = re.search(r"\.attn(_1|\.\d+)\.", name) is not None
+    return tensor[..., 0, 0] if is_attention and tensor.dim() == 4 else tensor
