@@ -1,9 +1,9 @@
 """BAGEL's mixture of transformers: every layer has two sets of weights, chosen per token, and one joint attention.
 
 Text and ViT tokens use the base weights, VAE tokens the ``_moe_gen`` twins; queries and keys are RMS-normalised per
-head before the rotary embedding; queries, keys and values have biases (arXiv 2505.14683, section 3.1). The rest is Qwen2,
-whose norm, MLP and rotary are transformers' own. Attention is dense scaled dot product with an explicit mask, per sample:
-the reference path, which runs on any device.
+head before the rotary embedding; queries, keys and values have biases (arXiv 2505.14683, section 3.1). The rest is
+Qwen2, whose norm, MLP and rotary are transformers' own. Attention is dense scaled dot product with an explicit mask,
+per sample: the reference path, which runs on any device.
 
 Shapes: S tokens of all samples in a row, D width.
 """
