@@ -140,10 +140,9 @@ def inspect_picture(stream: PictureStream) -> PictureFacts:
             image.draft(None, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             pixels, orientation = _pixels(image)
             colours = colours_of(pixels)
-    drafted = suffix == SUFFIXES["JPEG"]
-    turned = drafted and orientation in TRANSPOSED_ORIENTATIONS
-    width, height = header_size if drafted else pixels.size
-    size = (height, width) if turned else (width, height)
+    # Only JPEG is examined small; TIFF is turned by Pillow while it loads, and then says nothing of turning.
+    width, height = header_size if suffix == SUFFIXES["JPEG"] else pixels.size
+    size = (height, width) if orientation in TRANSPOSED_ORIENTATIONS else (width, height)
     stream.seek(0)
     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     count = stream.seek(0, os.SEEK_END)
