@@ -24,9 +24,8 @@ from reca_core.contracts.requests import ModelChoice, SampleRequest, SamplingSet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Task = Literal["draw", "reconstruct", "describe", "view", "ceiling"]
+Task = Literal["draw", "reconstruct", "describe"]
 PROMPTS = "prompts.jsonl"
-REGISTERED = "models:/"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Sampler:
         self.context = context
         choice = ModelChoice(source=context.source(model))
         enter(context.surroundings)
-        self.model = find_model(choice, context)
+        self.model = find_model(choice)
 
     def make(self, task: Task, prompts: Sequence[Prompt], output: Path | None) -> Made:
         """Make the samples in ``output``, or below the home where none is named."""
@@ -92,15 +91,11 @@ class Sampler:
         return Made(directory.path, read_samples(directory.path), finished.result, finished.reused)
 
 
-def find_model(choice: ModelChoice, context: Context) -> ResolvedModel:
+def find_model(choice: ModelChoice) -> ResolvedModel:
     """The model a person named; the tracking store is opened for a registered version only."""
-    if choice.source.startswith(REGISTERED):
-        from tasks.tracking_models import resolve_version
+    from tasks.models import resolve_model
 
-        return resolve_version(choice.source)
-    from reca_core.models.resolve import resolve_model
-
-    return resolve_model(choice, context.surroundings.home.cache)
+    return resolve_model(choice)
 
 
 def read_samples(directory: Path) -> tuple[Sample, ...]:

@@ -17,9 +17,25 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from reca_core.contracts.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, RecaError
+from reca_core.contracts.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_PREREQUISITE,
+    EXIT_STAGE_FAILED,
+    RecaError,
+)
 from reca_core.contracts.progress import Progress
 
+STATUS_NAMES = {
+    EXIT_DONE: "done",
+    EXIT_BAD_INPUT: "bad input",
+    EXIT_PREREQUISITE: "prerequisite missing",
+    EXIT_STAGE_FAILED: "stage failed",
+    EXIT_INCOMPLETE: "incomplete",
+    EXIT_INTERRUPTED: "interrupted",
+}
 LINE_SECONDS = 5.0
 """Between two progress lines of one stage where there is no terminal."""
 FILE_WIDTH = 100
@@ -109,7 +125,12 @@ def _new_bars(console: Console) -> Bars:
 
 def _detail(progress: Progress) -> str:
     values = " ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in progress.metrics.items())
-    return f"{progress.unit}s {values}".rstrip()
+    return f"{plural(progress.unit)} {values}".rstrip()
+
+
+def plural(unit: str) -> str:
+    """More than one step, picture, reply."""
+    return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
 
 
 def _plain(error: RecaError) -> dict[str, Any]:
@@ -118,5 +139,4 @@ def _plain(error: RecaError) -> dict[str, Any]:
 
 def status_name(exit_code: int) -> str:
     """The exit status as a word, for the JSON object."""
-    names = {EXIT_DONE: "done", EXIT_INCOMPLETE: "incomplete", EXIT_INTERRUPTED: "interrupted"}
-    return names.get(exit_code, "failed")
+    return STATUS_NAMES.get(exit_code, "failed")

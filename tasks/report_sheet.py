@@ -1,72 +1,53 @@
 """A contact sheet of reconstructions: photograph, what the encoder saw, the tokenizer's ceiling, the reconstruction.
 
-Read from left to right it says where detail is lost: between the first two columns by the encoder's resolution, in the
-third by the image tokenizer alone, in the fourth by everything. Few pixels are enlarged without smoothing, so that the
-sheet cannot flatter the model.
+Read from left to right it says where detail is lost: between the first two columns by the encoder's resolution, in
+the third by the image tokenizer alone, in the fourth by everything. The rows are the strips that the sampler wrote;
+few pixels are enlarged there without smoothing, so the sheet cannot flatter the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS = ("photograph", "what the encoder saw", "tokenizer's own ceiling", "reconstruction")
-CELL = 200
-"""Side of a picture on the sheet, in pixels."""
-GAP = 12
-HEADER = 34
-LINE = 20
-FONT_SIZE = 14
+from reca_core.data.png import GAP_PIXELS, STRIP_PIXELS
+
+HEADINGS = ("photograph", "what the encoder saw", "the tokenizer's own ceiling", "reconstruction")
+MARGIN = 24
+HEADING_HEIGHT = 52
+LINE_HEIGHT = 24
+FONT_SIZE = 18
 PAPER, INK, QUIET = "#ffffff", "#1d2230", "#5f6678"
-CHARACTERS_PER_LINE = 118
+CHARACTERS_PER_LINE = 112
 
 
-@dataclass(frozen=True)
-class SheetRow:
-    """One picture through the model."""
+def write_sheet(strips: Sequence[Path], caption: str, output: Path) -> Path:
+    """Stack strips of four columns under their headings, the caption below all, as a PNG; returns ``output``.
 
-    photograph: Path
-    seen: Path
-    ceiling: Path
-    reconstruction: Path
-
-
-def write_sheet(rows: Sequence[SheetRow], caption: str, output: Path) -> Path:
-    """Draw the rows below their headings, the caption below all, as a PNG. Raises OSError for unreadable pictures."""
+    Raises OSError for a strip that cannot be read.
+    """
     lines = wrapped(caption, CHARACTERS_PER_LINE)
-    width = len(COLUMNS) * (CELL + GAP) + GAP
-    height = HEADER + len(rows) * (CELL + GAP) + GAP + len(lines) * LINE
-    sheet = Image.new("RGB", (width, height), PAPER)
+    pitch = STRIP_PIXELS + GAP_PIXELS
+    width = len(HEADINGS) * pitch - GAP_PIXELS + 2 * MARGIN
+    below = HEADING_HEIGHT + len(strips) * pitch
+    sheet = Image.new("RGB", (width, below + (len(lines) + 1) * LINE_HEIGHT), PAPER)
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
-    for column, heading in enumerate(COLUMNS):
-        pen.text((GAP + column * (CELL + GAP), GAP - 2), heading, INK, font)
-    for number, row in enumerate(rows):
-        top = HEADER + number * (CELL + GAP)
-        for column, path in enumerate((row.photograph, row.seen, row.ceiling, row.reconstruction)):
-            sheet.paste(cell(path), (GAP + column * (CELL + GAP), top))
+    for column, heading in enumerate(HEADINGS):
+        pen.text((MARGIN + column * pitch, MARGIN - FONT_SIZE // 2), heading, INK, font)
+    for row, path in enumerate(strips):
+        with Image.open(path) as strip:
+            sheet.paste(strip.convert("RGB"), (MARGIN, HEADING_HEIGHT + row * pitch))
     for number, line in enumerate(lines):
-        pen.text((GAP, height - GAP // 2 - (len(lines) - number) * LINE), line, QUIET, font)
+        pen.text((MARGIN, below + number * LINE_HEIGHT), line, QUIET, font)
     sheet.save(output, "PNG", optimize=True)
     return output
 
 
-def cell(path: Path) -> Image.Image:
-    """A picture as a square cell: cropped to its centre, enlarged without smoothing or reduced with it."""
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    smooth = Image.Resampling.NEAREST if side < CELL else Image.Resampling.LANCZOS
-    return square.resize((CELL, CELL), smooth)
-
-
 def wrapped(text: str, characters: int) -> list[str]:
-    """Words in lines of at most this many characters."""
+    """Words in lines of at most this many characters; a longer word has a line of its own."""
     lines: list[str] = []
     for word in text.split():
         if lines and len(lines[-1]) + 1 + len(word) <= characters:

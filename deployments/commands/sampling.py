@@ -13,10 +13,10 @@ from pathlib import Path
 from deployments.context import Context
 from deployments.sampler import Made, Sampler
 from reca_core.contracts.errors import EXIT_DONE, EXIT_INCOMPLETE, BadInput
-from reca_core.contracts.records import Prompt
+from reca_core.contracts.records import Prompt, ResolvedModel
 from reca_core.contracts.registry import BUNDLED_MODELS
 from tasks.report_facts import size_in_words
-from tasks.report_sheet import SheetRow, write_sheet
+from tasks.report_sheet import write_sheet
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SHEET_ROWS = 12
@@ -44,15 +44,32 @@ def generate(options: Namespace, context: Context) -> int:
 def reconstruct(options: Namespace, context: Context) -> int:
     """Redraw every picture of a folder from what the model sees of it, and put the steps side by side."""
     folder, output = context.path(options.images), context.path(options.output)
-    prompts = [_redraw(path, folder, read_seeds(options.seeds)) for path in read_folder(folder)]
+    seeds = read_seeds(options.seeds)
+    prompts = [_redraw(path, path.relative_to(folder).as_posix(), seeds) for path in read_folder(folder)]
     sampler = Sampler(options.model, options.sets, context)
     made = sampler.make("reconstruct", prompts, output)
-    once = [prompt.model_copy(update={"seeds": [0], "outputs": prompt.outputs[:1]}) for prompt in prompts]
-    seen = sampler.make("view", once, output / "seen")
-    ceiling = sampler.make("ceiling", once, output / "ceiling")
-    sheet = write_sheet(sheet_rows(prompts, made, seen, ceiling), sheet_caption(sampler), output / "sheet.png")
+    sheet = write_sheet(strips(made), sheet_caption(sampler.model), output / "sheet.png")
     context.terminal.line(f"side by side: {sheet}")
     return _report(made, context, sheet=str(sheet))
+
+
+def _redraw(path: Path, label: str, seeds: list[int]) -> Prompt:
+    outputs = [f"pictures/{label}.{seed}.png" for seed in seeds]
+    return Prompt(prompt_id=label, text="", source_image=str(path), seeds=seeds, outputs=outputs)
+
+
+def strips(made: Made) -> list[Path]:
+    """The sampler's four columns of the first pictures, first seed each."""
+    first = {sample.prompt_id: made.directory / "columns" / sample.image_path for sample in reversed(made.samples)}
+    ordered = dict.fromkeys(sample.prompt_id for sample in made.samples)
+    return [first[prompt_id] for prompt_id in ordered][:SHEET_ROWS]
+
+
+def sheet_caption(model: ResolvedModel) -> str:
+    """Whose pictures these are, how large it is, and what it was made from."""
+    bundled = model.source in BUNDLED_MODELS
+    origin = " It was made from rendered scenes alone and never saw a photograph." if bundled else ""
+    return f"{model.name}, {size_in_words(Path(model.path))}.{origin} Few pixels are enlarged without smoothing."
 
 
 def describe(options: Namespace, context: Context) -> int:
@@ -80,36 +97,6 @@ def _report(made: Made, context: Context, **more: str) -> int:
     document = {"run_directory": str(made.directory), "samples": samples, "unmade": unmade_rows, **more}
     context.terminal.answer(document, exit_code)
     return exit_code
-
-
-def sheet_rows(prompts: list[Prompt], made: Made, seen: Made, ceiling: Made) -> list[SheetRow]:
-    """One row per picture that went through, first seed."""
-    first = {sample.prompt_id: sample.image_path for sample in reversed(made.samples)}
-    return [
-        SheetRow(
-            Path(prompt.source_image),
-            seen.directory / prompt.outputs[0],
-            ceiling.directory / prompt.outputs[0],
-            made.directory / first[prompt.prompt_id],
-        )
-        for prompt in prompts
-        if prompt.prompt_id in first
-    ][:SHEET_ROWS]
-
-
-def sheet_caption(sampler: Sampler) -> str:
-    """Whose pictures these are, how large it is, and what it was made from."""
-    model = sampler.model
-    never = (
-        " It was made from rendered scenes only and never saw a photograph." if model.source in BUNDLED_MODELS else ""
-    )
-    return f"{model.name}, {size_in_words(Path(model.path))}.{never} Nothing is smoothed where it is enlarged."
-
-
-def _redraw(path: Path, folder: Path, seeds: list[int]) -> Prompt:
-    label = path.relative_to(folder).as_posix()
-    outputs = [f"{label}.{seed}.png" for seed in seeds]
-    return Prompt(prompt_id=label, text="", source_image=str(path), seeds=seeds, outputs=outputs)
 
 
 def read_seeds(text: str) -> list[int]:
