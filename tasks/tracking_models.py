@@ -105,7 +105,7 @@ def register(
         model_id = logged_model(model, run_id, tags, copy=copy)
         made = _create_version(name, model_id, run_id, tags)
     first = _versions(name, tags["request_hash"])[0]
-    if first.version != made.version:
+    if str(first.version) != str(made.version):
         client().delete_model_version(name, made.version)
         return _reference(first), True
     _link_from_model(model_id, made)
