@@ -20,6 +20,7 @@ from evaluation.records import (
     Judgment,
     Question,
     Reply,
+    Unscored,
     Unusable,
 )
 from reca_core.contracts.records import Prompt, Sample
@@ -105,12 +106,27 @@ class Benchmark(Protocol):
         ...
 
     def judgment(self, prompt: Prompt, sample: Sample, known: Known, arithmetic: Arithmetic) -> Judgment:
-        """The verdict on one picture."""
+        """The verdict on one picture, from everything that was said about it."""
+        ...
+
+    def unscored(self, prompt: Prompt, seed: int, outcome: Unscored) -> Judgment:
+        """The judgment on a picture that nothing can be asked about: missing, or not decodable."""
         ...
 
     def rows(self, judgments: Sequence[Judgment], arithmetic: Arithmetic) -> Mapping[str, RowData]:
         """The material of every row, in the fixed order of the table. Pure: all it needs is in the judgments."""
         ...
+
+
+def failure(known: Known) -> Unscored | None:
+    """Why a picture cannot be judged from what was said about it, or None if every question has a usable answer."""
+    unusable = [item.answer for item in known.values() if isinstance(item.answer, Unusable)]
+    if not unusable:
+        return None
+    return Unscored(
+        reason="; ".join(dict.fromkeys(item.reason for item in unusable)),
+        outage=any(item.outage for item in unusable),
+    )
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,8 @@ class Unusable(Record):
     """A reply that cannot be used, and why; the runner may ask again."""
 
     reason: str
+    outage: bool = False
+    """True where there was no reply at all: another day may bring one."""
 
 
 class Exchange(Record):

@@ -17,12 +17,12 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     """The cases of a JSON-lines file; none where the set has no such file."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def document_of(path: Path) -> Any:
     """The content of a JSON file; None where the set has no such file."""
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def raw_count(path: Path) -> int:

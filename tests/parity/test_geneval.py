@@ -12,7 +12,7 @@ from PIL import Image
 from evaluation.aggregate import score_rows
 from evaluation.benchmarks.geneval import recorded, summary
 from evaluation.benchmarks.geneval.crops import GREY, colour_crop
-from evaluation.benchmarks.geneval.geometry import iou, relative_position
+from evaluation.benchmarks.geneval.geometry import DEFAULT_POSITION_MARGIN, iou, relative_position
 from evaluation.benchmarks.geneval.requirement import TAGS
 from evaluation.records import Judgment, Scored
 from tests.parity.golden_cases import ABSOLUTE_TOLERANCE, document_of, lines_of, raw_count, report
@@ -52,7 +52,9 @@ def test_boxes_stand_to_each_other_as_upstream_sees_it(folder: Path, capsys: pyt
     path = folder / "relative_position.jsonl"
     cases = lines_of(path)
     for case in cases:
-        found = relative_position(tuple(case["box_a"]), tuple(case["box_b"]), case["position_threshold"])
+        found = relative_position(
+            tuple(case["box_a"]), tuple(case["box_b"]), case.get("position_threshold", DEFAULT_POSITION_MARGIN)
+        )
         assert found == sorted(case["expected_relations_of_a_to_b"]), case
     report(capsys, path.name, len(cases), raw_count(path))
 
@@ -70,8 +72,8 @@ def test_the_colour_classifier_is_shown_upstreams_pixels(folder: Path, capsys: p
 def _crop_of(case: dict[str, Any]) -> Image.Image:
     height, width = case["image_hw"]
     picture = Image.fromarray(np.array(case["image"], dtype=np.uint8).reshape(height, width, 3))
-    mask = None if case["mask"] is None else np.array(case["mask"], dtype=bool).reshape(height, width)
-    options = case["options"]
+    mask = None if case.get("mask") is None else np.array(case["mask"], dtype=bool).reshape(height, width)
+    options = case.get("options", {})
     background, crop = options.get("bgcolor", GREY), options.get("crop", "1") != "0"
     return colour_crop(picture, tuple(case["box"]), mask, background, crop)
 

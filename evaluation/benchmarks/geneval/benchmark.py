@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmark import BenchmarkCard, Known, PinnedFile, PromptPlan, RowData
+from evaluation.benchmark import BenchmarkCard, Known, PinnedFile, PromptPlan, RowData, failure
 from evaluation.benchmarks.data import read_pinned
 from evaluation.benchmarks.geneval import summary
 from evaluation.benchmarks.geneval.requirement import Requirement
@@ -73,7 +73,7 @@ class GenEval:
             per_tag = min(plan.prompts_per_tag or WORLD_PROMPTS_PER_TAG, WORLD_PROMPTS_PER_TAG)
             return cls(benchmark_id, geneval_metadata(plan.first_seed, per_tag), plan)
         text = read_pinned(data, "geneval", METADATA)
-        return cls(benchmark_id, [json.loads(line) for line in text.splitlines() if line.strip()], plan)
+        return cls(benchmark_id, [json.loads(line) for line in text.split("\n") if line.strip()], plan)
 
     def prompts(self) -> list[Prompt]:
         """The first ``prompts_per_tag`` prompts of every tag, in file order."""
@@ -119,17 +119,21 @@ class GenEval:
     def judgment(self, prompt: Prompt, sample: Sample, known: Known, arithmetic: Arithmetic) -> Judgment:
         """Right or wrong; both arithmetics agree on single pictures."""
         requirement = self._requirements[prompt.prompt_id]
-        unusable = [item.answer.reason for item in known.values() if isinstance(item.answer, Unusable)]
-        outcome: Scored | Unscored
-        if unusable:
-            outcome = Unscored(reason="; ".join(unusable))
-        else:
-            outcome = score_picture(requirement, _detections(known[OBJECTS]), lambda query: _colours(known, query))
+        outcome = failure(known) or score_picture(
+            requirement, _detections(known[OBJECTS]), lambda query: _colours(known, query)
+        )
+        return self._judgment(prompt, sample.seed, outcome)
+
+    def unscored(self, prompt: Prompt, seed: int, outcome: Unscored) -> Judgment:
+        """A picture that nothing can be asked about."""
+        return self._judgment(prompt, seed, outcome)
+
+    def _judgment(self, prompt: Prompt, seed: int, outcome: Scored | Unscored) -> Judgment:
         return Judgment(
-            id=f"{prompt.prompt_id}/{sample.seed}",
+            id=f"{prompt.prompt_id}/{seed}",
             prompt_id=prompt.prompt_id,
-            seed=sample.seed,
-            tag=requirement.tag,
+            seed=seed,
+            tag=self._requirements[prompt.prompt_id].tag,
             outcome=outcome,
         )
 
