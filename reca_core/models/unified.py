@@ -104,6 +104,11 @@ class UnifiedModel(Protocol):
     """RecA's instructions in words that this checkpoint knows; at least one."""
 
     @classmethod
+    def smallest(cls, seed: int = 0) -> UnifiedModel:
+        """The smallest model that has every part, with random weights of this seed: what the contract tests use."""
+        ...
+
+    @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> UnifiedModel:
         """Read a checkpoint directory, strictly. Raises CheckpointRefused naming the keys that do not fit."""
         ...

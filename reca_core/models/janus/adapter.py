@@ -22,7 +22,7 @@ from transformers import JanusConfig, JanusForConditionalGeneration, PreTrainedT
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import DrawStream, KeyedDraws, picture_stream
-from reca_core.models.janus import checkpoint, sampler, vq
+from reca_core.models.janus import checkpoint, sampler, smallest, vq
 from reca_core.models.janus.chat import ChatFormat
 from reca_core.models.janus.grouping import in_order_by_length
 from reca_core.models.janus.pictures import PictureTransform, to_pictures
@@ -34,6 +34,7 @@ from reca_core.models.janus.sequence import (
     null_prompts,
     without_text,
 )
+from reca_core.models.janus.word_tokenizer import word_tokenizer
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
 from reca_core.objectives import next_token
 from reca_core.objectives.loss_sum import LossSum
@@ -68,6 +69,8 @@ class Janus(nn.Module):
     """
 
     family = "janus"
+    understanding_space = "SigLIP patches"
+    target_space = "VQ codes"
     understanding_space = "SigLIP features"
     target_space = "VQ codes"
 
@@ -98,6 +101,15 @@ class Janus(nn.Module):
         sizes = checkpoint.Sizes.of(config)
         transform = PictureTransform(sizes.understanding_side, sizes.target_side, min_side=1)
         return cls(network, tokenizer, transform, templates or checkpoint.GENERAL_TEMPLATES)
+
+    @classmethod
+    def smallest(cls, seed: int = 0) -> Janus:
+        """The smallest model that has every part, with random weights of this seed."""
+        tokenizer = word_tokenizer(smallest.WORDS)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            configuration = smallest.smallest_configuration(len(tokenizer))
+            return cls.from_configuration(configuration, tokenizer, smallest.TEMPLATES)
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Janus:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from reca_core.objectives.loss_sum import LossSum
@@ -66,35 +66,18 @@ def autoencoder_terms(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height widt
 
     ``pixel``: mean absolute plus mean squared error of the decoded picture, one count per value. ``codebook`` draws
     codes to the encoder, ``commitment`` (weight included) the encoder to its codes. The decoder's gradient passes the
-    quantiser straight through (arXiv 1711.00937, section 3.2).
+    quantiser straight through (arXiv 1711.00937, section 3.2). In float32 also under autocast.
     """
-    directions = F.normalize(pre_quantised(vq, pixels), dim=1)
-    codes = quantised(vq, nearest_codes(vq, directions.detach()), directions.shape[2])
-    straight_through = directions + (codes - directions).detach()
-    error = vq.decoder(vq.post_quant_conv(straight_through)) - pixels
+    with torch.autocast(pixels.device.type, enabled=False):
+        directions = F.normalize(pre_quantised(vq, pixels), dim=1)
+        codes = quantised(vq, nearest_codes(vq, directions.detach()), directions.shape[2])
+        straight_through = directions + (codes - directions).detach()
+        error = vq.decoder(vq.post_quant_conv(straight_through)) - pixels
     return {
         "pixel": _sum(error.abs() + error.square()),
         "codebook": _sum((codes - directions.detach()).square()),
         "commitment": _sum(COMMITMENT_WEIGHT * (directions - codes.detach()).square()),
     }
-
-
-def set_codebook_to_directions(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height width"], unused: Tensor) -> None:
-    """Move ``unused`` codebook rows onto encoder outputs of ``pixels``, so that no entry stays dead.
-
-    Args:
-        unused: indices of rows that no picture used lately; at most one row per grid cell of ``pixels`` is moved.
-    """
-    with torch.no_grad():
-        directions = rearrange(F.normalize(pre_quantised(vq, pixels), dim=1), "b c h w -> (b h w) c")
-        rows = unused[: len(directions)]
-        spread = torch.linspace(0, len(directions) - 1, len(rows), device=rows.device).long()
-        vq.quantize.embedding.weight[rows] = directions[spread]
-
-
-def freeze(module: nn.Module) -> None:
-    """No gradient for any parameter of ``module``."""
-    module.requires_grad_(False)
 
 
 def _sum(values: Tensor) -> LossSum:
