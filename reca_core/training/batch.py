@@ -59,7 +59,7 @@ class BatchBuilder:
         captions: Captions | None,
         adapter: UnifiedModel,
     ) -> None:
-        """``captions`` is None where no active term needs them; only the adapter's transforms and templates are used."""
+        """``captions`` is None where no term needs them; only the adapter's transforms and templates are used."""
         self.plan, self.losses = plan, losses
         self.pictures, self.captions = pictures, captions
         self.templates, self.prepare = adapter.templates, adapter.prepare

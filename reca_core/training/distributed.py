@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import register_dataclass
 
-from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.device import choose_device
 from reca_core.objectives.loss_sum import LossSum
 from reca_core.training.step import TrainingStep
 
@@ -43,15 +43,6 @@ class Layout:
     def leads(self) -> bool:
         """Rank 0 writes files and speaks."""
         return self.rank == 0
-
-
-def choose_device(choice: str) -> torch.device:
-    """``auto`` takes this process's GPU where there is one. Raises PrerequisiteMissing for cuda without a GPU."""
-    if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise PrerequisiteMissing("there is no CUDA device", field="device", choices=("auto", "cpu"))
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextlib.contextmanager

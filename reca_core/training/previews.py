@@ -7,18 +7,17 @@ change, and the training's draws are keyed, so looking does not change what is l
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
 
-from reca_core.contracts.files import append_jsonl, atomic_write_bytes
+from reca_core.contracts.files import append_jsonl
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.records import ManifestRow, PreviewRow
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.data.images import load_verified
+from reca_core.data.png import write_png
 from reca_core.models.unified import DrawRequest, RedrawRequest, UnifiedModel
 from reca_core.training.checkpoint import step_name
 from reca_core.training.metrics import keep_steps
@@ -98,11 +97,3 @@ class Previews:
             picture.thumbnail((ORIGINAL_PIXELS, ORIGINAL_PIXELS), Image.Resampling.LANCZOS)
             write_png(self.run.previews / path, picture)
         return path
-
-
-def write_png(path: Path, picture: Image.Image) -> bytes:
-    """Write a picture as PNG, atomically; returns the bytes written."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    atomic_write_bytes(path, buffer.getvalue())
-    return buffer.getvalue()
