@@ -80,6 +80,20 @@ def _bounds(cover: Float64[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 
 
+@dataclass(frozen=True)
+class CellReading:
+    """What the reader makes of one cell."""
+
+    finding: Finding | None
+    """The object in it, or None."""
+    ink: float
+    """Root mean square difference from the ground, in units of FAINT: 0 for an empty cell."""
+
+    def cleanness(self) -> float:
+        """How sure an object is, or how empty an empty cell, 0 to 1."""
+        return self.finding.score if self.finding else max(0.0, 1.0 - self.ink)
+
+
 def read_picture(image: Image.Image) -> list[Finding]:
     """Every object that the reader sees, at most one per cell, in the order of the cells; possibly none.
 
@@ -87,9 +101,14 @@ def read_picture(image: Image.Image) -> list[Finding]:
         image: any mode and size. A picture that is not square or is smaller than SMALLEST_PIXELS shows nothing.
     Returns: findings with box in pixels of ``image``, score 0 to 1, and the nearest colour word of the world.
     """
+    return [reading.finding for reading in read_cells(image) if reading.finding]
+
+
+def read_cells(image: Image.Image) -> list[CellReading]:
+    """One reading per cell, in the order of the cells; see ``read_picture``. A picture of another form is all ink."""
     width, height = image.size
     if width != height or width < SMALLEST_PIXELS:
-        return []
+        return [CellReading(None, 1.0)] * CELLS
     image = image.convert("RGB")
     if width > WORKING_PIXELS:
         image = image.resize((WORKING_PIXELS, WORKING_PIXELS), Image.Resampling.BOX)
@@ -97,8 +116,7 @@ def read_picture(image: Image.Image) -> list[Finding]:
     differences = np.asarray(image, dtype=np.float64) - GROUND
     reach = _reach(size)
     padded = np.pad(differences, ((reach, reach), (reach, reach), (0, 0)))
-    findings = (_read_cell(padded, _cell(cell, size), size, width / size) for cell in range(CELLS))
-    return [finding for finding in findings if finding and finding.score >= LOWEST_SCORE]
+    return [_read_cell(padded, _cell(cell, size), size, width / size) for cell in range(CELLS)]
 
 
 def _reach(size: int) -> int:
@@ -112,7 +130,7 @@ def _shifts(reach: int) -> tuple[tuple[int, int], ...]:
     return tuple((dy, dx) for dy in steps for dx in steps)
 
 
-def _read_cell(padded: Float64[np.ndarray, "h w 3"], known: _Cell, size: int, scale: float) -> Finding | None:
+def _read_cell(padded: Float64[np.ndarray, "h w 3"], known: _Cell, size: int, scale: float) -> CellReading:
     shifts = _shifts(_reach(size))
     windows = _windows(padded, known, _reach(size))
     # [shifts, shapes, 3]: the least-squares colour is this divided by the shape's energy
@@ -120,18 +138,19 @@ def _read_cell(padded: Float64[np.ndarray, "h w 3"], known: _Cell, size: int, sc
     explained = (projections**2).sum(axis=2) / known.energies
     misfits = np.maximum(np.einsum("knc,knc->k", windows, windows)[:, None] - explained, 0.0)
     shift, shape = _best(misfits, explained)
+    # the first window is the cell itself
+    ink = float(np.sqrt((windows[0] ** 2).sum() / len(windows[0]))) / FAINT
     rivals = np.delete(misfits, shape, axis=1).min()
     if rivals <= 0:
-        return None
+        return CellReading(None, ink)
     contrast = np.sqrt(explained[shift, shape] / known.energies[shape])
     score = _score(misfits[shift, shape] / rivals) * min(1.0, contrast / FAINT)
+    if score < LOWEST_SCORE:
+        return CellReading(None, ink)
     dy, dx = shifts[shift]
-    return Finding(
-        label=SHAPES[shape],
-        box=_moved(known.boxes[shape], dx, dy, size, scale),
-        score=float(score),
-        colour=_colour(windows[shift], known.templates[shape]),
-    )
+    box = _moved(known.boxes[shape], dx, dy, size, scale)
+    colour = _colour(windows[shift], known.templates[shape])
+    return CellReading(Finding(label=SHAPES[shape], box=box, score=float(score), colour=colour), ink)
 
 
 def _windows(padded: Float64[np.ndarray, "h w 3"], known: _Cell, reach: int) -> Float64[np.ndarray, "k n 3"]:

@@ -158,7 +158,10 @@ QUESTION_FORMS: dict[str, str] = {
     "exists_colour": "is there a {colour} {shape}?",
     "relation": "is the {shape} {relation} the {other}?",
     "beside": "what is {relation} the {shape}?",
+    "exactly": "are there {count} {shapes}?",
+    "in_place": "is there a {shape} in the {cell}?",
 }
+"""Every question that can be asked about a picture; the last two only by the judge of dense prompts."""
 TEXT_QUESTION_FORM = "the picture shows {caption}. {question}"
 """A question about a caption instead of a picture."""
 

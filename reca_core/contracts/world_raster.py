@@ -7,12 +7,13 @@ with one rounding per operation and counted in integers: the same on every machi
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from reca_core.contracts.errors import BadInput
-from reca_core.contracts.world import BACKGROUND, GRID, SMALLEST_PIXELS, SUPERSAMPLE, inside
+from reca_core.contracts.world import BACKGROUND, COLOURS, GRID, SMALLEST_PIXELS, SUPERSAMPLE, inside
 
 SAMPLES = SUPERSAMPLE * SUPERSAMPLE
 """Sample points per pixel: a coverage of SAMPLES is a full pixel."""
@@ -59,11 +60,19 @@ def coverage(shape: str, cell: int, size_pixels: int) -> npt.NDArray[np.int64]:
     return counts
 
 
-def ground(size_pixels: int) -> npt.NDArray[np.int64]:
-    """An empty picture in sample points times colour: [size, size, 3], values up to 255 * SAMPLES."""
-    return np.full((size_pixels, size_pixels, 3), SAMPLES, dtype=np.int64) * np.array(BACKGROUND, dtype=np.int64)
+def paint(objects: Mapping[int, tuple[str, str]], size_pixels: int) -> npt.NDArray[np.uint8]:
+    """The picture of some objects on plain ground.
 
-
-def to_bytes(summed: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Mean colour of every pixel from sums over its sample points, rounded half up."""
+    Args:
+        objects: cell -> (shape, colour word).
+        size_pixels: side of the picture.
+    Returns: RGB, [size_pixels, size_pixels, 3].
+    Raises: BadInput for a side below SMALLEST_PIXELS or an unknown shape.
+    """
+    check_size(size_pixels)
+    background = np.array(BACKGROUND, dtype=np.int64)
+    summed = np.full((size_pixels, size_pixels, 3), SAMPLES, dtype=np.int64) * background
+    for cell, (shape, colour) in objects.items():
+        difference = np.array(COLOURS[colour], dtype=np.int64) - background
+        summed += coverage(shape, cell, size_pixels)[:, :, None] * difference
     return ((summed + SAMPLES // 2) // SAMPLES).astype(np.uint8)

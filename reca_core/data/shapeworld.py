@@ -6,16 +6,14 @@ A scene is drawn from a seed, rendered at any size (``contracts.world_raster``),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.world import (
-    BACKGROUND,
     CELL_NAMES,
     COLOURS,
     GRID,
@@ -23,7 +21,8 @@ from reca_core.contracts.world import (
     Draws,
     relation_holds,
 )
-from reca_core.contracts.world_raster import coverage, ground, to_bytes
+from reca_core.contracts.world_edits import Edit, apply_edits
+from reca_core.contracts.world_raster import paint
 from reca_core.data.shapeworld_text import description, drawing_caption, questions, text_questions
 
 __all__ = [
@@ -31,10 +30,12 @@ __all__ = [
     "Thing",
     "description",
     "drawing_caption",
+    "edited",
     "questions",
     "render",
     "scene_for",
     "scene_from_seed",
+    "scene_of",
     "text_questions",
 ]
 
@@ -80,6 +81,10 @@ class Scene:
         """The object in a cell, or None."""
         return next((thing for thing in self.objects if thing.cell == cell), None)
 
+    def cells(self) -> dict[int, tuple[str, str]]:
+        """Cell -> (shape, colour): the form that renderer, edits and judge share."""
+        return {thing.cell: (thing.shape, thing.colour) for thing in self.objects}
+
     def of(self, shape: str) -> list[Thing]:
         """The objects of a shape."""
         return [thing for thing in self.objects if thing.shape == shape]
@@ -92,11 +97,17 @@ def _check(field: str, value: str, choices: tuple[str, ...]) -> None:
 
 def render(scene: Scene, size_pixels: int) -> Image.Image:
     """The RGB picture of a scene, ``size_pixels`` on a side. Raises BadInput below SMALLEST_PIXELS."""
-    summed = ground(size_pixels)
-    for thing in scene.objects:
-        difference = np.array(COLOURS[thing.colour], dtype=np.int64) - np.array(BACKGROUND, dtype=np.int64)
-        summed += coverage(thing.shape, thing.cell, size_pixels)[:, :, None] * difference
-    return Image.fromarray(to_bytes(summed), "RGB")
+    return Image.fromarray(paint(scene.cells(), size_pixels), "RGB")
+
+
+def scene_of(cells: Mapping[int, tuple[str, str]]) -> Scene:
+    """The scene with these objects: the inverse of ``Scene.cells``."""
+    return Scene(tuple(Thing(shape, colour, cell) for cell, (shape, colour) in cells.items()))
+
+
+def edited(scene: Scene, edits: Sequence[Edit]) -> Scene:
+    """The scene after edits. Raises BadInput where one does not fit."""
+    return scene_of(apply_edits(edits, scene.cells()))
 
 
 def scene_from_seed(seed: int) -> Scene:
