@@ -45,7 +45,7 @@ class Question(Record):
     parts: list[Literal["text", "source", "sample"]] = ["text", "sample"]
     """For kind text: the order in which the words and the pictures (before and after an edit) are sent."""
     labels: list[str] = []
-    """For kind objects: the class names that count; for kind colours: the candidate colours."""
+    """For kind objects: the class names that count; for colours: the candidates; for text: what a reply must name."""
     findings: list[Finding] = []
     """For kind colours: the objects to look at, all of one class."""
     max_asks: int = Field(1, ge=1, le=10)
