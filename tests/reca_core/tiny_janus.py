@@ -1,4 +1,4 @@
-"""A Janus with random weights at the smallest size that still has every part, in memory or as a checkpoint directory."""
+"""A Janus with random weights at the smallest size that has every part, in memory or as a checkpoint directory."""
 
 from __future__ import annotations
 

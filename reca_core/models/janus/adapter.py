@@ -9,7 +9,7 @@ sequence follows reference "reca_recipe", section 4.2 B; no upstream training co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import DrawStream, KeyedDraws, picture_stream
 from reca_core.models.janus import checkpoint, sampler, smallest, vq
+from reca_core.models.janus import directory as layout
 from reca_core.models.janus.chat import ChatFormat
 from reca_core.models.janus.grouping import in_order_by_length
 from reca_core.models.janus.pictures import PictureTransform, to_pictures
@@ -65,12 +66,11 @@ class Janus(nn.Module):
         tokenizer: the checkpoint's own.
         transform: pictures to tensors.
         templates: instructions for RecA in words that this checkpoint knows.
+        companions: the files that ``save`` writes beside config and weights, by name.
         system_prompt: said before questions, "" for none.
     """
 
     family = "janus"
-    understanding_space = "SigLIP patches"
-    target_space = "VQ codes"
     understanding_space = "SigLIP features"
     target_space = "VQ codes"
 
@@ -80,6 +80,7 @@ class Janus(nn.Module):
         tokenizer: PreTrainedTokenizerFast,
         transform: PictureTransform,
         templates: Sequence[str],
+        companions: Mapping[str, bytes],
         system_prompt: str = "",
     ) -> None:
         super().__init__()
@@ -87,10 +88,11 @@ class Janus(nn.Module):
         self.tokenizer = tokenizer
         self.transform = transform
         self.templates = tuple(templates)
+        self._companions = companions
         sizes = checkpoint.Sizes.of(network.config)
         self.chat = ChatFormat(tokenizer, sizes.understanding_tokens, system_prompt)
         self.image_tokens = sizes.image_tokens
-        checkpoint.record_token_ids(network, self.chat.ids)
+        layout.record_token_ids(network, self.chat.ids)
 
     @classmethod
     def from_configuration(
@@ -100,7 +102,8 @@ class Janus(nn.Module):
         network = JanusForConditionalGeneration(config)
         sizes = checkpoint.Sizes.of(config)
         transform = PictureTransform(sizes.understanding_side, sizes.target_side, min_side=1)
-        return cls(network, tokenizer, transform, templates or checkpoint.GENERAL_TEMPLATES)
+        chosen = tuple(templates) or layout.GENERAL_TEMPLATES
+        return cls(network, tokenizer, transform, chosen, layout.new_companions(tokenizer, transform, chosen))
 
     @classmethod
     def smallest(cls, seed: int = 0) -> Janus:
@@ -117,13 +120,15 @@ class Janus(nn.Module):
 
         Raises CheckpointRefused naming the keys that do not fit.
         """
-        parts = checkpoint.read(directory)
-        adapter = cls(parts.network, parts.tokenizer, parts.transform, parts.templates, parts.system_prompt)
+        found = layout.read(directory)
+        adapter = cls(
+            found.network, found.tokenizer, found.transform, found.templates, found.companions, found.system_prompt
+        )
         return adapter.to(device).eval()
 
     def save(self, directory: Path) -> None:
         """Write transformers' layout: what ``load`` and transformers' own classes read."""
-        checkpoint.write(directory, self.network, self.tokenizer, self.transform, self.templates)
+        layout.write(directory, self.network, self._companions)
 
     @property
     def device(self) -> torch.device:

@@ -1,14 +1,11 @@
-"""Janus checkpoint directories: transformers' layout (read and written) and DeepSeek's (read, and exported back to).
+"""Janus weights: strictly into the native network, and between transformers' names and DeepSeek's, in both directions.
 
-transformers' layout is config.json (``model_type: janus``), safetensors, tokenizer and generation config, plus an
-optional ``templates.txt`` with one RecA instruction per line in words that the checkpoint knows. DeepSeek's layout
-(``model_type: multi_modality``) has other names for the same tensors; NAMES is the whole difference, checked against
-DeepSeek's own outputs in tests/parity/test_models_janus.py.
+DeepSeek's files (``model_type: multi_modality``) name the same tensors differently; NAMES is the whole difference,
+checked against DeepSeek's own outputs in tests/parity/test_models_janus.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,20 +21,13 @@ from transformers import (
     JanusVisionConfig,
     JanusVQVAEConfig,
     LlamaConfig,
-    PreTrainedTokenizerFast,
 )
 from transformers.initialization import no_init_weights
-from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
-from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
-from reca_core.contracts.files import atomic_write_text
-from reca_core.data.templates import TEMPLATES as GENERAL_TEMPLATES
-from reca_core.models.janus.chat import TokenIds
-from reca_core.models.janus.pictures import PictureTransform
-from reca_core.models.state import compare_keys, read_state, refuse_unless_clean
+from reca_core.contracts.errors import CheckpointRefused
+from reca_core.models.state import compare_keys, refuse_unless_clean
 
 DEEPSEEK_TYPE = "multi_modality"
-TEMPLATES_FILE = "templates.txt"
 LM_HEAD, TEXT_EMBEDDINGS = "lm_head.weight", "model.language_model.embed_tokens.weight"
 
 _SIGLIP, _NATIVE_SIGLIP = "vision_model.vision_tower", "model.vision_model"
@@ -87,47 +77,6 @@ SIGLIP_SIZES: dict[str, dict[str, Any]] = {
 """timm model name in DeepSeek's config -> sizes; the only one that published checkpoints use."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a checkpoint directory holds."""
-
-    network: JanusForConditionalGeneration
-    tokenizer: PreTrainedTokenizerFast
-    transform: PictureTransform
-    templates: tuple[str, ...]
-    system_prompt: str
-
-
-def read(directory: Path) -> Parts:
-    """Read either layout, in float32 on the CPU. Raises CheckpointRefused naming the keys that do not fit."""
-    settings = read_json(directory / "config.json")
-    deepseek = settings.get("model_type") == DEEPSEEK_TYPE
-    config = config_from_deepseek(settings) if deepseek else JanusConfig.from_pretrained(directory)
-    state = read_state(directory)
-    network = build(config, to_native(state) if deepseek else state, directory)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, clean_up_tokenization_spaces=False)
-    sizes = Sizes.of(config)
-    transform = PictureTransform.read(directory, sizes.understanding_side, sizes.target_side)
-    prompted = deepseek or _uses_system_prompt(directory)
-    return Parts(network, tokenizer, transform, read_templates(directory), DEFAULT_SYSTEM_PROMPT if prompted else "")
-
-
-def write(
-    directory: Path,
-    network: JanusForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    transform: PictureTransform,
-    templates: Sequence[str],
-) -> None:
-    """Write transformers' layout. The general template list is not repeated in the directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    network.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    transform.write(directory)
-    if tuple(templates) != GENERAL_TEMPLATES:
-        atomic_write_text(directory / TEMPLATES_FILE, "\n".join(templates) + "\n")
-
-
 def build(config: JanusConfig, state: Mapping[str, Tensor], where: Path) -> JanusForConditionalGeneration:
     """The native network with exactly these weights. Raises CheckpointRefused naming the keys that do not fit."""
     config.tie_word_embeddings = _tied(config, state)
@@ -165,43 +114,6 @@ class Sizes:
         codes: Any = config.vq_config
         grid: int = codes.num_patches
         return cls(vision.image_size, grid * 2 ** (len(codes.channel_multiplier) - 1), vision.num_image_tokens, grid**2)
-
-
-def record_token_ids(network: JanusForConditionalGeneration, ids: TokenIds) -> None:
-    """Say them in config and generation config too, where transformers' own ``generate`` looks for them."""
-    network.config.image_token_id = ids.image
-    generation: Any = network.generation_config
-    generation.bos_token_id, generation.eos_token_id, generation.pad_token_id = ids.bos, ids.eos, ids.pad
-    generation.generation_kwargs = {"boi_token_id": ids.boi}
-
-
-def read_templates(directory: Path) -> tuple[str, ...]:
-    """The checkpoint's own instructions, or the general list where it has none."""
-    path = directory / TEMPLATES_FILE
-    if not path.is_file():
-        return GENERAL_TEMPLATES
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    if not lines:
-        raise CheckpointRefused("the file is empty", field=str(path), remedy="delete it to use the general list")
-    return lines
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises PrerequisiteMissing if the file is absent, CheckpointRefused if it holds no object."""
-    if not path.is_file():
-        raise PrerequisiteMissing("is not there", field=str(path), remedy="point at a checkpoint directory")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointRefused(f"is not JSON ({error})", field=str(path)) from error
-    if not isinstance(value, dict):
-        raise CheckpointRefused("holds no JSON object", field=str(path))
-    return value
-
-
-def _uses_system_prompt(directory: Path) -> bool:
-    path = directory / "processor_config.json"
-    return path.is_file() and bool(read_json(path).get("use_default_system_prompt"))
 
 
 # ---- DeepSeek's layout -----------------------------------------------------------------------------------------

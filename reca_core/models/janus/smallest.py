@@ -14,6 +14,8 @@ WORDS = (
 )
 TEMPLATES = ("what is this picture ?", "describe the picture .", "draw it", "how many and what colour are there ?")
 SIDE_PIXELS, PATCH_PIXELS = 16, 4
+SPREAD = 0.2
+"""Of the initial weights: wide enough that every part has a visible effect on the output."""
 TOKENS = (SIDE_PIXELS // PATCH_PIXELS) ** 2
 
 
@@ -28,6 +30,7 @@ def smallest_configuration(vocabulary: int, *, tied: bool = True, codes: int = 6
             num_attention_heads=2,
             num_key_value_heads=2,
             max_position_embeddings=256,
+            initializer_range=SPREAD,
         ),
         vision_config=JanusVisionConfig(
             hidden_size=32,
@@ -37,6 +40,7 @@ def smallest_configuration(vocabulary: int, *, tied: bool = True, codes: int = 6
             patch_size=PATCH_PIXELS,
             projection_dim=width,
             num_image_tokens=TOKENS,
+            initializer_range=SPREAD,
         ),
         vq_config=JanusVQVAEConfig(
             embed_dim=8,
@@ -47,6 +51,7 @@ def smallest_configuration(vocabulary: int, *, tied: bool = True, codes: int = 6
             num_res_blocks=1,
             projection_dim=width,
             image_token_embed_dim=width,
+            initializer_range=SPREAD,
         ),
         tie_word_embeddings=tied,
     )
