@@ -1,7 +1,7 @@
 """Named settings: one function per run worth repeating, whose docstring gives source, cost and expected score.
 
-``reca run train-then-evaluate --recipe NAME`` starts from one; ``--config`` and ``--set`` change it; ``--dry-run`` prints
-what it would do. A recipe lists only what differs from the defaults of the settings classes
+``reca run train-then-evaluate --recipe NAME`` starts from one; ``--config`` and ``--set`` change it; ``--dry-run``
+prints what it would do. A recipe lists what its run rests on; the rest are the defaults of the settings classes
 (reca_core/contracts/requests.py). Published runs of a family are added with the family.
 """
 
@@ -45,13 +45,13 @@ def demo() -> Settings:
 def janus_1_3b() -> Settings:
     """Janus 1.3B with RecA on 240 thousand Midjourney pictures.
 
-    Source: RecA's issue tracker names Janus as a family the method applies to, and shares its loss weights (1, 1, 0)
-    with the other shared-parameter families (arXiv 2509.07295); no code, schedule or score was published for it.
-    Learning rate and length are chosen here: low, because text-to-image fine-tuning of Janus is reported to forget
-    quickly (deepseek-ai/Janus issue 216). Cost: not measured; Harmon-1.5B, of similar size, is quoted at 27 GPU hours.
-    Expected: no published number.
+    Source: loss weights (1, 1, 0) of the families that share parameters between understanding and generation
+    (arXiv 2509.07295); no code, schedule or score was published for Janus. Learning rate and length are chosen here:
+    low, because fine-tuning Janus on text-to-image pairs is reported to lower GenEval (deepseek-ai/Janus issue 216).
+    Needs a LLaVA-1.5 mix: ``--set captions.source=FOLDER/llava_v1_5_mix665k.json``.
+    Cost: not measured; Harmon-1.5B, of similar size, is quoted at 27 GPU hours. Expected: no published number.
     """
-    return _janus("deepseek-community/Janus-1.3B")
+    return _janus("deepseek-ai/Janus-1.3B")
 
 
 def janus_pro_1b() -> Settings:

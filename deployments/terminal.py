@@ -53,6 +53,7 @@ class Terminal:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
+        self._done: dict[str, int] = {}
 
     def note(self, text: str) -> None:
         """A line for people about what is going on."""
@@ -80,7 +81,11 @@ class Terminal:
         self.answer({"errors": [_plain(fault) for fault in faults]}, error.exit_code)
 
     def progress(self, progress: Progress) -> None:
-        """How far a stage is. Safe to call from any thread, any number of times."""
+        """How far a stage is. One that falls back has begun anew, such as sampling with the second model."""
+        if progress.done < self._done.get(progress.stage, 0):
+            self._tasks.pop(progress.stage, None)
+            self._spoken.pop(progress.stage, None)
+        self._done[progress.stage] = progress.done
         if self.messages.is_terminal:
             self._bar(progress)
         else:

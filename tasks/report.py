@@ -1,7 +1,7 @@
 """Writes ``report.html``: one self-contained page that says what post-training changed, and shows it.
 
 Nothing on it is loaded from elsewhere and nothing runs: pictures are ``data:`` addresses, curves are SVG, the content
-policy forbids the rest, and Jinja escapes every value. Beside it lie ``comparison.json`` and ``comparison.md`` with the
+policy forbids the rest, and Jinja escapes every value. Beside it lie ``report.json`` and ``report.md`` with the
 same tables; ``reports/latest`` points at the newest report.
 """
 
@@ -20,7 +20,7 @@ from tasks.report_charts import loss_chart
 from tasks.report_inputs import BenchmarkPair, ReportInputs
 from tasks.report_page import Page, ScoreSection
 from tasks.report_reading import pairs, strips
-from tasks.report_scores import section
+from tasks.report_scores import scores_of, section
 
 TEMPLATE = "report.html.jinja"
 LATEST = "latest"
@@ -33,8 +33,8 @@ def write_report(inputs: ReportInputs) -> Path:
     """
     page = build_page(inputs)
     atomic_write_text(inputs.output, render(page))
-    write_json(inputs.output.with_name("comparison.json"), comparison_json(inputs))
-    atomic_write_text(inputs.output.with_name("comparison.md"), comparison_markdown(page))
+    write_json(inputs.output.with_name("report.json"), report_json(inputs))
+    atomic_write_text(inputs.output.with_name("report.md"), report_markdown(page))
     link_latest(inputs.output.parent)
     return inputs.output
 
@@ -47,7 +47,7 @@ def build_page(inputs: ReportInputs) -> Page:
         base_name=inputs.base_name,
         trained_name=inputs.trained_name,
         size=report_facts.size_in_words(run.final),
-        scores=tuple(section(pair) for pair in inputs.benchmarks),
+        scores=tuple(section(scores_of(pair)) for pair in inputs.benchmarks),
         pairs=tuple(shown for pair in inputs.benchmarks for shown in pairs(pair, inputs.preview_prompts)),
         chart=loss_chart(run.metrics),
         strips=strips(run),
@@ -70,7 +70,7 @@ def render(page: Page) -> str:
     return environment.get_template(TEMPLATE).render(page=page)
 
 
-def comparison_json(inputs: ReportInputs) -> dict[str, Any]:
+def report_json(inputs: ReportInputs) -> dict[str, Any]:
     """The comparison for programs."""
     return {
         "base": inputs.base_name,
@@ -89,7 +89,7 @@ def _pair_json(pair: BenchmarkPair) -> dict[str, Any]:
     return {"comparison": comparison, "refusal": pair.refusal, "tables": scores}
 
 
-def comparison_markdown(page: Page) -> str:
+def report_markdown(page: Page) -> str:
     """The same tables as Markdown, for a pull request or a Prefect artifact."""
     parts = [f"# {_cell(page.title)}"]
     for scores in page.scores:

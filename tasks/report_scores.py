@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from evaluation.records import Comparison, DeltaRow, ScoreRow
-from tasks.report_inputs import BenchmarkPair, Measured
+from evaluation.records import Comparison, DeltaRow, ScoreRow, ScoreTable
+from tasks.report_inputs import BenchmarkPair
 from tasks.report_page import ScoreSection, TableRow, Tone, Verdict
 
 HEADLINE_ROW = "overall"
@@ -17,10 +18,27 @@ FRACTION_LIMIT = 1.5
 """Tables whose numbers stay below are fractions and get three decimals; the others get two."""
 
 
-def section(pair: BenchmarkPair) -> ScoreSection:
-    """One benchmark as it stands on the page."""
+@dataclass(frozen=True)
+class Scores:
+    """Two tables of one benchmark and what comparing them gave."""
+
+    benchmark: str
+    base: ScoreTable
+    trained: ScoreTable
+    comparison: Comparison | None
+    refusal: str = ""
+    """Why they could not be compared; empty where they were."""
+
+
+def scores_of(pair: BenchmarkPair) -> Scores:
+    """The numbers of a pair, without its folders."""
+    return Scores(pair.benchmark, pair.base.table, pair.trained.table, pair.comparison, pair.refusal)
+
+
+def section(pair: Scores) -> ScoreSection:
+    """One benchmark as it stands on the page and in the terminal."""
     comparison = pair.comparison
-    judge = pair.base.table.judge
+    judge = pair.base.judge
     return ScoreSection(
         benchmark=pair.benchmark,
         verdict=verdict(pair),
@@ -52,7 +70,7 @@ def tone(row: DeltaRow) -> Tone:
     return "unclear"
 
 
-def verdict(pair: BenchmarkPair) -> Verdict:
+def verdict(pair: Scores) -> Verdict:
     """One sentence and its numbers."""
     comparison = pair.comparison
     if comparison is None:
@@ -114,24 +132,23 @@ def coverage(base: ScoreRow, trained: ScoreRow) -> str:
     return sides[0] if sides[0] == sides[1] else " · ".join(sides)
 
 
-def _rows(pair: BenchmarkPair) -> tuple[TableRow, ...]:
+def _rows(pair: Scores) -> tuple[TableRow, ...]:
     deltas = pair.comparison.rows if pair.comparison else _without_difference(pair.base, pair.trained)
     digits = decimals([value for row in deltas.values() for value in (row.base, row.trained)])
     reach = max((abs(end) for row in deltas.values() for end in (row.low, row.high) if end is not None), default=0.0)
     return tuple(_row(name, row, pair, digits, reach) for name, row in deltas.items())
 
 
-def _without_difference(base: Measured, trained: Measured) -> Mapping[str, DeltaRow]:
-    names = [name for name in base.table.rows if name in trained.table.rows]
-    return {name: _unpaired(base.table.rows[name], trained.table.rows[name]) for name in names}
+def _without_difference(base: ScoreTable, trained: ScoreTable) -> Mapping[str, DeltaRow]:
+    return {name: _unpaired(row, trained.rows[name]) for name, row in base.rows.items() if name in trained.rows}
 
 
 def _unpaired(base: ScoreRow, trained: ScoreRow) -> DeltaRow:
     return DeltaRow(base=base.value, trained=trained.value, delta=None, low=None, high=None, n=0)
 
 
-def _row(name: str, row: DeltaRow, pair: BenchmarkPair, digits: int, reach: float) -> TableRow:
-    base, trained = pair.base.table.rows[name], pair.trained.table.rows[name]
+def _row(name: str, row: DeltaRow, pair: Scores, digits: int, reach: float) -> TableRow:
+    base, trained = pair.base.rows[name], pair.trained.rows[name]
     place = _scale(reach)
     drawn = row.low is not None and row.high is not None and row.delta is not None
     return TableRow(

@@ -25,7 +25,7 @@ from reca_core.contracts.records import PreviewRow, Prompt, Sample
 from tasks.report import write_report
 from tasks.report_inputs import BenchmarkPair, Links, Measured, ReportInputs
 from tasks.report_reading import spread
-from tasks.report_scores import verdict
+from tasks.report_scores import Scores, verdict
 
 HOSTILE = "<script>alert('x')</script>\"'&|`"
 TAGS = ("counting", "position")
@@ -158,10 +158,10 @@ def test_whatever_a_run_contains_is_escaped_in_page_and_tables(tmp_path: Path) -
     shown = "".join(page.words)
     for place in ("prompt 0", "title", "base", "outage", "expected"):
         assert f"{HOSTILE} {place}" in shown, place
-    markdown = page_file.with_name("comparison.md").read_text()
+    markdown = page_file.with_name("report.md").read_text()
     assert "<" not in markdown
     assert all(line.count("|") == 7 for line in markdown.splitlines() if line.startswith("|"))
-    assert json.loads(page_file.with_name("comparison.json").read_text())["base"] == f"{HOSTILE} base"
+    assert json.loads(page_file.with_name("report.json").read_text())["base"] == f"{HOSTILE} base"
 
 
 def test_a_missing_picture_is_named_and_stops_nothing(tmp_path: Path) -> None:
@@ -180,11 +180,8 @@ def test_a_missing_picture_is_named_and_stops_nothing(tmp_path: Path) -> None:
         (None, None, "unclear", "Nothing was measured"),
     ],
 )
-def test_the_verdict_follows_the_interval(
-    tmp_path: Path, delta: float | None, half: float | None, tone: str, word: str
-) -> None:
-    sides = [Measured(side, table(0.5), tmp_path, tmp_path) for side in ("base", "trained")]
-    found = verdict(BenchmarkPair("geneval.shapeworld", *sides, comparison(delta, half)))
+def test_the_verdict_follows_the_interval(delta: float | None, half: float | None, tone: str, word: str) -> None:
+    found = verdict(Scores("geneval.shapeworld", table(0.5), table(0.5), comparison(delta, half)))
     assert found.tone == tone
     assert word in found.headline
 

@@ -1,0 +1,115 @@
+"""How the end of a run looks in a terminal: the comparison, seconds per stage, where all of it lies, how to open it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from deployments.terminal import Terminal
+from evaluation.records import Comparison, ScoreTable
+from reca_core.contracts.home import Home
+from reca_core.contracts.records import Outcome
+from tasks.report_facts import duration
+from tasks.report_page import ScoreSection, Tone
+from tasks.report_scores import Scores, decimals, number, section
+
+STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "unclear": ""}
+REPORT_JSON = "report.json"
+
+
+def show(outcome: Outcome, home: Home, terminal: Terminal, startup_seconds: float) -> None:
+    """Everything a person wants to know at the end of a run; the last line names the run directory."""
+    for found, names in sections(outcome):
+        show_comparison(found, *names, terminal)
+    if not outcome.report:
+        for path in outcome.scores:
+            terminal.show(score_table(read_table(Path(path)), Path(path)))
+    for reason in outcome.incomplete:
+        terminal.show(Text(f"incomplete: {reason}", style="red"))
+    _show_seconds(outcome, terminal, startup_seconds)
+    for name, value in places(outcome, home):
+        terminal.line(f"{name:<12} {value}")
+    terminal.line(f"run directory {outcome.run_directory}")
+
+
+def sections(outcome: Outcome) -> list[tuple[ScoreSection, tuple[str, str]]]:
+    """One comparison per benchmark of the report, with the two models' names."""
+    if not outcome.report:
+        return []
+    written: dict[str, Any] = json.loads(Path(outcome.report).with_name(REPORT_JSON).read_text(encoding="utf-8"))
+    names = (written["base"], written["trained"])
+    return [(_section(benchmark, pair), names) for benchmark, pair in written["benchmarks"].items()]
+
+
+def _section(benchmark: str, pair: dict[str, Any]) -> ScoreSection:
+    comparison = Comparison.model_validate(pair["comparison"]) if pair["comparison"] else None
+    base, trained = (ScoreTable.model_validate(pair["tables"][side]) for side in ("base", "trained"))
+    return section(Scores(benchmark, base, trained, comparison, pair["refusal"]))
+
+
+def show_comparison(found: ScoreSection, base: str, trained: str, terminal: Terminal) -> None:
+    """The table, what it says, and what it may be compared with."""
+    terminal.show(comparison_table(found, base, trained))
+    terminal.show(Text(found.verdict.headline, style=STYLES[found.verdict.tone] or "bold"))
+    if found.refusal:
+        terminal.show(Text(f"not compared: {found.refusal}", style="red"))
+    terminal.show(Text(found.caption, style="dim"))
+
+
+def comparison_table(found: ScoreSection, base: str, trained: str) -> Table:
+    """Base, trained, difference, interval and coverage, one line per row."""
+    table = Table(title=found.benchmark, title_justify="left", title_style="bold")
+    table.add_column("")
+    for heading in (base, trained, "difference", "95% interval", "judged"):
+        table.add_column(heading, justify="right", no_wrap=heading not in (base, trained))
+    for row in found.rows:
+        cells = (row.name, row.base, row.trained, row.difference, row.interval, row.coverage)
+        style = " ".join(word for word in (STYLES[row.tone], "bold" if row.headline else "") if word)
+        table.add_row(*(Text(cell) for cell in cells), style=style or None)
+    return table
+
+
+def read_table(path: Path) -> ScoreTable:
+    """The table in a scores.json of the corrected arithmetic."""
+    written = json.loads(path.read_text(encoding="utf-8"))
+    return ScoreTable.model_validate(written.get("corrected") or next(iter(written.values())))
+
+
+def score_table(scores: ScoreTable, path: Path) -> Table:
+    """One model's numbers."""
+    table = Table(title=f"{scores.benchmark}  {path.parent.name}", title_justify="left", title_style="bold")
+    for heading in ("", "value", "95% interval", "judged"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    digits = decimals([row.value for row in scores.rows.values()])
+    for name, row in scores.rows.items():
+        ends = f"{number(row.low, digits)} to {number(row.high, digits)}"
+        coverage = f"{row.n_scored}/{row.n_expected}"
+        table.add_row(Text(name.replace("_", " ")), number(row.value, digits), ends, coverage)
+    return table
+
+
+def _show_seconds(outcome: Outcome, terminal: Terminal, startup_seconds: float) -> None:
+    stages = {"start": startup_seconds, **outcome.seconds}
+    spent = " · ".join(
+        f"{name} {'reused' if name in outcome.reused else duration(seconds)}" for name, seconds in stages.items()
+    )
+    terminal.line(f"{spent} · in all {duration(sum(stages.values()))}")
+    if outcome.reused:
+        terminal.line(f"reused from an earlier run: {', '.join(outcome.reused)}")
+
+
+def places(outcome: Outcome, home: Home) -> list[tuple[str, str]]:
+    """What there is to open, and how."""
+    version = f"models:/{outcome.version.name}/{outcome.version.version}" if outcome.version else ""
+    found = [("registered", version), ("report", Path(outcome.report).as_uri() if outcome.report else "")]
+    store, prefect = shlex.quote(outcome.mlflow_store), shlex.quote(str(home.prefect))
+    mlflow = f"mlflow server --workers 1 --backend-store-uri {store}   # http://127.0.0.1:5000"
+    found.append(("MLflow", outcome.mlflow_url or (mlflow if outcome.mlflow_store else "")))
+    server = f"PREFECT_HOME={prefect} prefect server start   # http://127.0.0.1:4200"
+    found.append(("Prefect", outcome.prefect_url or server))
+    return [(name, value) for name, value in found if value]

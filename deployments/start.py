@@ -1,0 +1,110 @@
+"""Starts a flow in this process: surroundings first, then the embedded server, then the import, then the run.
+
+The order matters: Prefect reads its settings when it is imported. The server needs some seconds to answer, so it starts
+before the import and is waited for after it. Whatever ends the run ends the server, also SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+
+import httpx
+
+from deployments.catalogue import FlowEntry
+from deployments.context import Context
+from deployments.embedded import EmbeddedServer
+from deployments.environment import enter
+from deployments.terminal import Terminal
+from reca_core.contracts.base import Config
+from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.contracts.records import Outcome
+
+RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+CONSOLE_VARIABLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+HEALTH_SECONDS = 10.0
+
+
+def run_flow(entry: FlowEntry, parameters: Mapping[str, Config], context: Context) -> Outcome:
+    """Run one flow to its end. Raises what its stages raise."""
+    enter(context.surroundings)
+    os.environ[CONSOLE_VARIABLE] = "INFO" if context.verbose else "CRITICAL"
+    with api(context) as wait:
+        module, _, name = entry.target.partition(":")
+        flow = getattr(importlib.import_module(module), name)
+        from tasks.progress import listening
+
+        wait()
+        with listening(context.terminal), warnings_to(context.terminal):
+            outcome: Outcome = flow(**parameters)
+            return outcome
+
+
+class _Wait:
+    """Called once the imports are done."""
+
+    def __init__(self, server: EmbeddedServer | None) -> None:
+        self._server = server
+
+    def __call__(self) -> None:
+        if self._server is not None:
+            self._server.wait()
+
+
+@contextlib.contextmanager
+def api(context: Context) -> Iterator[_Wait]:
+    """A Prefect API for the block: the server that was asked for, or one of our own."""
+    chosen = context.surroundings
+    if chosen.mlflow_uri.startswith("http"):
+        _check_answers(f"{chosen.mlflow_uri.rstrip('/')}/health", "--mlflow-uri", "mlflow server")
+    if not chosen.embedded:
+        _check_answers(f"{chosen.prefect_url.rstrip('/')}/health", "--prefect-url", "prefect server start")
+        yield _Wait(None)
+        return
+    server = EmbeddedServer(chosen.home.prefect)
+    try:
+        server.begin()
+        os.environ["PREFECT_API_URL"] = server.api_url
+        yield _Wait(server)
+    finally:
+        server.stop()
+
+
+def _check_answers(address: str, field: str, command: str) -> None:
+    try:
+        httpx.get(address, timeout=HEALTH_SECONDS).raise_for_status()
+    except httpx.HTTPError as error:
+        raise PrerequisiteMissing(
+            f"{address} does not answer: {error}",
+            field=field,
+            remedy=f"start it ({command}), or leave the option out and files below the home are used",
+        ) from error
+
+
+class _Warnings(logging.Handler):
+    """Shows warnings of flow and task runs to the person; errors reach them as the command's own message."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record."""
+        if record.levelno == logging.WARNING:
+            self._terminal.note(record.getMessage())
+
+
+@contextlib.contextmanager
+def warnings_to(terminal: Terminal) -> Iterator[None]:
+    """For the block, warnings of runs are shown."""
+    handler = _Warnings(terminal)
+    for name in RUN_LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        for name in RUN_LOGGERS:
+            logging.getLogger(name).removeHandler(handler)
