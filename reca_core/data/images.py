@@ -39,7 +39,9 @@ MAXIMUM_RATIO = 10
 """Longer side over shorter side: beyond it a square crop or squash keeps nothing of the picture."""
 LARGE_PIXELS = 32_000_000
 """Pictures above are decoded one at a time, so that threads cannot add up to more memory than one bomb."""
-HEADER_BYTES = 16
+HEADER_BYTES = 24
+PNG_SIZE = slice(16, 24)
+"""Width and height in a PNG's header (RFC 2083, 4.1.1)."""
 TRANSPOSED_ORIENTATIONS = frozenset({5, 6, 7, 8})
 
 MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -194,6 +196,8 @@ def _open(stream: PictureStream) -> Iterator[Image.Image]:
     name = recognise(header)
     if name is None:
         raise PictureUnusable("not_a_picture", f"is not one of {READABLE}")
+    if name == "PNG" and len(header) == HEADER_BYTES:  # Pillow looks for the data before it looks at the size
+        _check_pixels(*struct.unpack(">II", header[PNG_SIZE]))
     stream.seek(0)
     try:
         with Image.open(stream, formats=PLUGINS.get(name, (name,))) as image:
