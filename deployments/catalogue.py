@@ -8,15 +8,52 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reca_core.contracts.base import Config
+from reca_core.contracts.requests import (
+    CaptionSource,
+    EvaluationPlan,
+    ImageSource,
+    LossTerms,
+    ModelChoice,
+    Registration,
+    SamplingSettings,
+    TrainingPlan,
+    VersionChoice,
+)
 
 
 @dataclass(frozen=True)
 class FlowEntry:
     """One flow."""
 
+    name: str
     target: str
     """``package.module:function``."""
-    purpose: str
-    """One line for help texts."""
     parameters: dict[str, type[Config]]
     """Parameter name -> its settings class, in the order of the signature."""
+
+
+_POST_TRAINING: dict[str, type[Config]] = {
+    "images": ImageSource,
+    "model": ModelChoice,
+    "losses": LossTerms,
+    "captions": CaptionSource,
+    "training": TrainingPlan,
+}
+_MEASURING: dict[str, type[Config]] = {"sampling": SamplingSettings, "evaluation": EvaluationPlan}
+_REGISTERING: dict[str, type[Config]] = {"registration": Registration}
+
+FLOWS: dict[str, FlowEntry] = {
+    entry.name: entry
+    for entry in (
+        FlowEntry("prepare", "flows.prepare:prepare", {"images": ImageSource}),
+        FlowEntry("post-train", "flows.post_train:post_train", _POST_TRAINING | _REGISTERING),
+        FlowEntry(
+            "train-then-evaluate",
+            "flows.train_then_evaluate:train_then_evaluate",
+            _POST_TRAINING | _MEASURING | _REGISTERING,
+        ),
+        FlowEntry("evaluate", "flows.evaluate:evaluate", {"model": ModelChoice} | _MEASURING),
+        FlowEntry("re-evaluate", "flows.re_evaluate:re_evaluate", {"versions": VersionChoice} | _MEASURING),
+    )
+}
+"""Name on the command line -> flow."""

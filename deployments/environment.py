@@ -114,6 +114,7 @@ def variables(chosen: Surroundings, environment: Mapping[str, str]) -> dict[str,
 def _ours(chosen: Surroundings) -> dict[str, str]:
     prefect_home = chosen.home.prefect
     return {
+        **({"PREFECT_SERVER_UI_ENABLED": "false"} if chosen.embedded else {}),
         HOME_VARIABLE: str(chosen.home.root),
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_PROFILES_PATH": str(prefect_home / "profiles.toml"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -47,10 +48,26 @@ def unknown(kind: str, word: str, choices: Sequence[str]) -> BadInput:
     return BadInput(f"no {kind} has this name", field=word, choices=shown, remedy=remedy)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the sources gave: the parameters that are valid, and what is wrong with the others."""
+
+    parameters: dict[str, Config]
+    faults: list[BadInput]
+
+
 def resolve(
     classes: Classes, recipe: Mapping[str, Config], file: Path | None, sets: Sequence[str]
 ) -> dict[str, Config]:
-    """The flow's parameters, complete and checked. Raises BadSettings with every fault of every source."""
+    """The parameters, complete and checked. Raises BadSettings with every fault of every source."""
+    reading = read(classes, recipe, file, sets)
+    if reading.faults:
+        raise BadSettings(reading.faults)
+    return reading.parameters
+
+
+def read(classes: Classes, recipe: Mapping[str, Config], file: Path | None, sets: Sequence[str]) -> Reading:
+    """Put the sources together. Raises BadInput only for a file that cannot be read at all."""
     faults: list[BadInput] = []
     tree: Tree = {name: {} for name in classes}
     for name, config in recipe.items():
@@ -63,10 +80,8 @@ def resolve(
     for name in [name for name in tree if name not in classes]:
         faults.append(unknown("setting", name, list(classes)))
         del tree[name]
-    parameters = {name: _validate(name, classes[name], tree[name], faults) for name in classes}
-    if faults:
-        raise BadSettings(faults)
-    return {name: config for name, config in parameters.items() if config is not None}
+    validated = {name: _validate(name, classes[name], tree[name], faults) for name in classes}
+    return Reading({name: config for name, config in validated.items() if config is not None}, faults)
 
 
 def _read_file(path: Path) -> Tree:

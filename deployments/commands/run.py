@@ -12,10 +12,11 @@ from deployments import recipes
 from deployments.catalogue import FLOWS, FlowEntry
 from deployments.context import Context
 from deployments.outcome import sections, show
-from deployments.settings import resolve
+from deployments.settings import BadSettings, read
 from deployments.start import run_flow
 from reca_core.contracts.base import Config
 from reca_core.contracts.errors import EXIT_DONE
+from tasks import validate
 
 
 def run(options: Namespace, context: Context) -> int:
@@ -24,10 +25,20 @@ def run(options: Namespace, context: Context) -> int:
     if options.settings:
         context.terminal.show(settings_table(entry))
         return EXIT_DONE
+    parameters = read_parameters(entry, options, context)
+    return execute(options.flow, parameters, context)
+
+
+def read_parameters(entry: FlowEntry, options: Namespace, context: Context) -> dict[str, Config]:
+    """The flow's parameters. Raises BadSettings with every fault of a field and of fields together."""
     recipe = recipes.find(options.recipe) if options.recipe else {}
     file = context.path(options.config) if options.config else None
-    parameters = resolve(entry.parameters, recipe, file, options.sets)
-    return execute(options.flow, {name: anchored(config, context) for name, config in parameters.items()}, context)
+    reading = read(entry.parameters, recipe, file, options.sets)
+    parameters = {name: anchored(config, context) for name, config in reading.parameters.items()}
+    faults = [*reading.faults, *validate.faults(*parameters.values())]
+    if faults:
+        raise BadSettings(faults)
+    return parameters
 
 
 def execute(flow: str, parameters: Mapping[str, Config], context: Context) -> int:
