@@ -11,28 +11,32 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from reca_core.contracts.base import Config
 from reca_core.contracts.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_PREREQUISITE,
     EXIT_STAGE_FAILED,
+    BadInput,
     RecaError,
 )
 from reca_core.contracts.lifeline import PARENT_VARIABLE, die_with_parent
+from reca_core.contracts.requests import PrepareRequest, SampleRequest, TrainRequest
 
-COMMANDS = {
-    "train": "reca_core.training.run:main",
-    "sample": "reca_core.sampling:main",
-    "prepare": "reca_core.data.prepare:main",
+COMMANDS: dict[str, tuple[type[Config], str]] = {
+    "train": (TrainRequest, "reca_core.training.run"),
+    "sample": (SampleRequest, "reca_core.sampling"),
+    "prepare": (PrepareRequest, "reca_core.data.prepare"),
 }
-"""Command -> ``package.module:function`` of one argument, the request file."""
+"""Command -> its request and the module whose ``main`` takes one."""
+ARGUMENTS = 2
+"""Command and request file."""
 LAUNCH_MODULE = "reca_core.launch"
 RANK_VARIABLE = "RANK"
 """Set by torchrun for each of its ranks."""
@@ -42,56 +46,40 @@ KNOWN_STATUSES = frozenset({EXIT_BAD_INPUT, EXIT_PREREQUISITE, EXIT_STAGE_FAILED
 log = logging.getLogger(LAUNCH_MODULE)
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """What the command line asked for."""
-
-    command: str
-    request: Path
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     die_with_parent()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.basicConfig(stream=sys.stderr, level=_level(), format="%(asctime)s %(levelname)s %(message)s")
-    invocation = _parse(list(sys.argv[1:] if arguments is None else arguments))
-    if invocation is None:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) != ARGUMENTS or given[0] not in COMMANDS:
         sys.stderr.write(f"usage: python -m {LAUNCH_MODULE} {{{'|'.join(COMMANDS)}}} REQUEST.json\n")
         return EXIT_BAD_INPUT
     try:
-        if _processes(invocation) > 1 and RANK_VARIABLE not in os.environ:
-            return _torchrun(invocation, _processes(invocation))
-        _entry(invocation.command)(invocation.request)
-    except ValidationError as error:
-        return _fail(f"{invocation.request}: {error}", EXIT_BAD_INPUT)
+        return _run(given[0], Path(given[1]))
     except RecaError as error:
         return _fail(str(error), error.exit_code)
+
+
+def _run(command: str, path: Path) -> int:
+    request_class, module = COMMANDS[command]
+    request = _read(path, request_class)
+    processes = request.training.processes if isinstance(request, TrainRequest) else 1
+    if processes > 1 and RANK_VARIABLE not in os.environ:
+        return _torchrun(command, path, processes)
+    importlib.import_module(module).main(request)
     return EXIT_DONE
 
 
-def _parse(arguments: list[str]) -> Invocation | None:
-    if len(arguments) != 2 or arguments[0] not in COMMANDS:
-        return None
-    return Invocation(arguments[0], Path(arguments[1]))
+def _read(path: Path, request_class: type[Config]) -> Config:
+    """The request in a file. Raises BadInput naming the file and the fields at fault."""
+    try:
+        return request_class.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BadInput(f"cannot be read as {request_class.__name__}: {error}", field=str(path)) from error
 
 
-def _entry(command: str) -> Callable[[Path], object]:
-    module, _, name = COMMANDS[command].partition(":")
-    entry: Callable[[Path], object] = getattr(importlib.import_module(module), name)
-    return entry
-
-
-def _processes(invocation: Invocation) -> int:
-    """How many ranks the request wants. Raises BadInput through the request's own checks."""
-    if invocation.command != "train":
-        return 1
-    from reca_core.contracts.requests import TrainRequest
-
-    return TrainRequest.model_validate_json(invocation.request.read_bytes()).training.processes
-
-
-def _torchrun(invocation: Invocation, processes: int) -> int:
+def _torchrun(command: str, path: Path, processes: int) -> int:
     """Become the agent of ``processes`` ranks; returns the status of the first one that failed, or 0.
 
     torchrun ends all ranks when one fails or when this process is asked to end.
@@ -103,7 +91,7 @@ def _torchrun(invocation: Invocation, processes: int) -> int:
     os.environ[PARENT_VARIABLE] = str(os.getpid())
     options = ["--standalone", f"--local-addr={LOCAL_ADDRESS}", f"--nproc-per-node={processes}"]
     try:
-        torchrun([*options, "-m", LAUNCH_MODULE, invocation.command, str(invocation.request)])
+        torchrun([*options, "-m", LAUNCH_MODULE, command, str(path)])
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         status = failure.exitcode if failure.exitcode in KNOWN_STATUSES else EXIT_STAGE_FAILED

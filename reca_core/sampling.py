@@ -73,9 +73,8 @@ class Made:
     columns: tuple[Image.Image, ...] = ()
 
 
-def main(path: Path) -> None:
-    """Make the samples that the request file at ``path`` asks for. Raises RecaError of the kind that fits."""
-    request = SampleRequest.model_validate_json(path.read_bytes())
+def main(request: SampleRequest) -> None:
+    """Make the samples that are asked for. Raises RecaError of the kind that fits."""
     directory = RunDirectory(Path(request.output_directory))
     with stop_requests() as stop, run_lock(directory.lock):
         if directory.done.exists():

@@ -66,7 +66,7 @@ class Previews:
         self.adapter.network.eval()
         try:
             redrawn = self._reconstruct()
-            drawn = list(self.adapter.generate([DrawRequest(text, SEED) for text in self.prompts], self.settings))
+            drawn = self._draw()
         finally:
             set_modes(self.adapter.network)
         if self.writes:
@@ -76,6 +76,10 @@ class Previews:
         rows = [self._row(step, "reconstruct", *item) for item in enumerate(redrawn)]
         rows += [self._row(step, "draw", *item) for item in enumerate(drawn)]
         append_jsonl(self.run.previews / INDEX, [row.model_dump() for row in rows])
+
+    def _draw(self) -> list[Image.Image]:
+        requests = [DrawRequest(text, SEED) for text in self.prompts]
+        return list(self.adapter.generate(requests, self.settings)) if requests else []
 
     def _reconstruct(self) -> list[Image.Image]:
         if self.stage == "tokenizer":

@@ -41,9 +41,8 @@ AVERAGE_FOLDER = "final-average"
 """Weights of the moving average, beside ``final`` and never instead of it."""
 
 
-def main(path: Path) -> None:
-    """Train what the request file at ``path`` asks for. Raises RecaError of the kind that fits."""
-    request = TrainRequest.model_validate_json(path.read_bytes())
+def main(request: TrainRequest) -> None:
+    """Train what is asked for. Raises RecaError of the kind that fits."""
     run = RunDirectory(Path(request.run_directory))
     with stop_requests() as stop, contextlib.ExitStack() as held:
         if os.environ.get("RANK", "0") == "0":

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from reca_core.contracts.errors import BadInput
-from reca_core.contracts.files import read_jsonl
-from reca_core.contracts.records import ManifestRow
 from reca_core.data.feed import Order, Pictures, Prefetch, Share, Split, keyed_choice, keyed_fraction
+from reca_core.data.images import PictureChanged
+from reca_core.data.manifest import read_manifest
 from reca_core.models.unified import Images
 from tests.reca_core.training_rig import write_pictures
 
@@ -74,7 +74,7 @@ prepare.calls = 0
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
 def test_pictures_come_in_the_order_asked_for_cached_or_not(tmp_path: Path, cache_bytes: int) -> None:
     data = write_pictures(tmp_path, 6)
-    rows = [ManifestRow.model_validate(row) for row in read_jsonl(Path(data.directory) / "manifest.jsonl")]
+    rows = read_manifest(Path(data.directory))
     pictures = Pictures(rows, prepare, cache_bytes)
     prepare.calls = 0
     single = [pictures.images([row]).understanding for row in range(6)]
@@ -85,9 +85,9 @@ def test_pictures_come_in_the_order_asked_for_cached_or_not(tmp_path: Path, cach
 
 def test_a_changed_picture_file_is_noticed(tmp_path: Path) -> None:
     data = write_pictures(tmp_path, 2)
-    rows = [ManifestRow.model_validate(row) for row in read_jsonl(Path(data.directory) / "manifest.jsonl")]
+    rows = read_manifest(Path(data.directory))
     Path(rows[1].file).write_bytes(Path(rows[0].file).read_bytes())
-    with pytest.raises(Exception, match=r"001\.png"):
+    with pytest.raises(PictureChanged, match="changed after it was prepared"):
         Pictures(rows, prepare).images([0, 1])
 
 

@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 
-from reca_core.contracts.files import append_jsonl, write_json
-from reca_core.contracts.hashing import sha256_file, sha256_tree
-from reca_core.contracts.home import RunDirectory
+from reca_core.contracts.files import write_json
+from reca_core.contracts.hashing import sha256_tree
+from reca_core.contracts.home import Home, RunDirectory
 from reca_core.contracts.lifeline import StopRequest
-from reca_core.contracts.records import ManifestRow, PreparedData, ResolvedModel, TrainResult
-from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan, TrainRequest
+from reca_core.contracts.records import PreparedData, ResolvedModel, TrainResult
+from reca_core.contracts.requests import CaptionSource, ImageSource, LossTerms, TrainingPlan, TrainRequest
 from reca_core.contracts.world import VOCABULARY, WORLD_TEMPLATES
+from reca_core.data.prepare import prepare
 from reca_core.training.distributed import Layout
 from reca_core.training.run import Training
 from tests.reca_core.tiny_janus import save_tiny_janus, tiny_pictures
 
+torch.set_num_threads(1)  # threads of these tiny operations spend their time waiting for each other
 ONE_PROCESS = Layout(0, 1, torch.device("cpu"))
 NEVER = 10_000_000
 """A preview or checkpoint interval that no test reaches."""
@@ -25,20 +27,14 @@ RECA = LossTerms(reconstruction=1, image_to_text=1, text_to_image=0, text=1)
 ALONE = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
 
 
-def write_pictures(directory: Path, count: int = 12, seed: int = 0) -> PreparedData:
-    """A prepared set of random pictures, as ``prepare`` leaves one."""
-    rows = []
-    for number, picture in enumerate(tiny_pictures(count, seed=seed)):
-        file = directory / "pictures" / f"{number:03d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file)
-        rows.append(
-            ManifestRow(
-                sha256=sha256_file(file), file=str(file), label=file.name, width=picture.width, height=picture.height
-            )
-        )
-    append_jsonl(directory / "manifest.jsonl", [row.model_dump() for row in rows])
-    return PreparedData(digest=f"pictures-{count}-{seed}", directory=str(directory), pictures=count, quarantined=0)
+def write_pictures(root: Path, count: int = 12) -> PreparedData:
+    """A folder of random pictures below ``root``, prepared."""
+    folder = root / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(tiny_pictures(count)):
+        picture.save(folder / f"{number:03d}.png")
+    source = ImageSource(source=str(folder), kind="folder")
+    return prepare(source, Home(root / "home"), lambda progress: None, workers=1)
 
 
 def base_model(directory: Path) -> ResolvedModel:
@@ -66,11 +62,9 @@ def request(
     root: Path, run: str = "run", losses: LossTerms = RECA, pictures: int = 12, **settings: Any
 ) -> TrainRequest:
     """A training below ``root``; base model and pictures are shared by all runs of one root."""
-    data = root / "data"
-    prepared = PreparedData(digest=f"pictures-{pictures}-0", directory=str(data), pictures=pictures, quarantined=0)
     return TrainRequest(
         model=base_model(root / "base"),
-        data=prepared if data.exists() else write_pictures(data, pictures),
+        data=write_pictures(root, pictures),
         losses=losses,
         captions=CaptionSource(),
         training=plan(**settings),
@@ -88,7 +82,6 @@ def write_request(asked: TrainRequest) -> Path:
 
 def train(asked: TrainRequest, stop: StopRequest | None = None) -> TrainResult:
     """Train in this process; returns the result record."""
-    torch.set_num_threads(1)
     Training(asked, ONE_PROCESS, stop or StopRequest()).complete()
     return TrainResult.model_validate_json(RunDirectory(Path(asked.run_directory)).done.read_bytes())
 

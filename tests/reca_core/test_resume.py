@@ -1,0 +1,239 @@
+"""A training that was interrupted ends with the same bits; a checkpoint that cannot be trusted is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from reca_core.contracts.errors import CheckpointRefused, StageFailed
+from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.lifeline import Interrupted, StopRequest
+from reca_core.contracts.requests import LossTerms, TrainRequest
+from reca_core.training import checkpoint
+from reca_core.training.checkpoint import TrainState
+from tests.reca_core.training_rig import request, train, weights
+
+NOBODY = 65534
+EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
+
+
+class StopAfter(StopRequest):
+    """Asks to stop at the n-th time it is looked at: once per step."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def interrupt(asked: TrainRequest, steps: int, reached: int | None = None) -> None:
+    """Train for some steps, then stop as after SIGTERM."""
+    with pytest.raises(Interrupted, match=f"after step {reached or steps} of"):
+        train(asked, StopAfter(steps))
+
+
+def state(step: int, size: int = 4) -> TrainState:
+    values = torch.full((size,), float(step))
+    return TrainState(step, {"weight": values}, {"weight|exp_avg": values}, facts={"request_hash": "this"})
+
+
+@pytest.mark.parametrize("settings", [{}, {"images_per_pass": 3, "images_per_step": 7, "ema_decay": 0.9}])
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path: Path, settings: dict) -> None:
+    straight = request(tmp_path, "straight", EVERY_TERM, steps=7, schedule="cosine", **settings)
+    broken = request(tmp_path, "broken", EVERY_TERM, steps=7, schedule="cosine", **settings)
+    train(straight)
+    interrupt(broken, 3)
+    interrupt(broken, 2, reached=5)
+    result = train(broken)
+    assert result.resumed_from_step == 5
+    assert weights(broken) == weights(straight)
+    if settings:
+        average = [tmp_path / run / "final-average" / "model.safetensors" for run in ("straight", "broken")]
+        assert average[0].read_bytes() == average[1].read_bytes()
+
+
+def test_metrics_and_previews_hold_each_step_once_after_a_resume(tmp_path: Path) -> None:
+    asked = request(tmp_path, steps=6, checkpoint_every_steps=2, preview_every_steps=1)
+    interrupt(asked, 4)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")  # as if killed after step 4, before its save
+    train(asked)
+    rows = list(read_jsonl(tmp_path / "run" / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    previews = list(read_jsonl(tmp_path / "run" / "previews" / "index.jsonl"))
+    assert len(previews) == len({(row["step"], row["path"]) for row in previews}) == 7 * 16
+
+
+def test_the_result_reports_the_first_and_last_losses_of_all_attempts(tmp_path: Path) -> None:
+    asked = request(tmp_path, steps=5)
+    interrupt(asked, 3)
+    first = next(read_jsonl(tmp_path / "run" / "metrics.jsonl"))
+    result = train(asked)
+    assert result.first_losses["train/loss"] == first["train/loss"]
+    assert result.steps == 5
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    train(request(tmp_path, steps=6, checkpoint_every_steps=1, keep_checkpoints=3))
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000005", "step-00000006"]
+
+
+def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(3), keep=1)
+    found = checkpoint.load_newest(tmp_path, "this")
+    assert found is not None
+    assert (found.step, found.facts) == (3, {"request_hash": "this"})
+    assert torch.equal(found.weights["weight"], state(3).weights["weight"])
+    assert torch.equal(found.moments["weight|exp_avg"], state(3).moments["weight|exp_avg"])
+
+
+def test_nothing_saved_is_no_state(tmp_path: Path) -> None:
+    assert checkpoint.load_newest(tmp_path / "checkpoints", "this") is None
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_named(tmp_path: Path, file: str, damage: str) -> None:
+    for step in (2, 4):
+        checkpoint.save(tmp_path, state(step), keep=2)
+    path = tmp_path / "step-00000004" / file
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] if damage == "truncated" else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CheckpointRefused, match=rf"{file}.*(?s:.*)resume from step-00000002"):
+        checkpoint.load_newest(tmp_path, "this")
+    assert (tmp_path / "step-00000002" / "DONE.json").exists(), "nothing is lost"
+
+
+def test_a_checkpoint_that_was_never_finished_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (2, 4):
+        checkpoint.save(tmp_path, state(step), keep=2)
+    (tmp_path / "step-00000004" / "DONE.json").unlink()
+    found = checkpoint.load_newest(tmp_path, "this")
+    assert found is not None
+    assert found.step == 2
+    assert "step-00000004 was never finished" in caplog.text
+    checkpoint.save(tmp_path, state(4), keep=2)
+    again = checkpoint.load_newest(tmp_path, "this")
+    assert again is not None
+    assert again.step == 4
+
+
+def test_a_checkpoint_of_another_request_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(2), keep=2)
+    with pytest.raises(CheckpointRefused, match="is of request this, this is request other"):
+        checkpoint.load_newest(tmp_path, "other")
+
+
+def test_a_run_directory_taken_over_by_another_request_is_refused(tmp_path: Path) -> None:
+    interrupt(request(tmp_path, steps=6), 3)
+    with pytest.raises(CheckpointRefused, match="is of request"):
+        train(request(tmp_path, steps=6, learning_rate=1e-4))
+
+
+def test_settings_that_change_no_result_may_change_before_a_resume(tmp_path: Path) -> None:
+    straight = request(tmp_path, "straight", steps=4)
+    train(straight)
+    interrupt(request(tmp_path, steps=4), 2)
+    resumed = request(tmp_path, steps=4, checkpoint_every_steps=3, keep_checkpoints=1)
+    train(resumed)
+    assert weights(resumed) == weights(straight)
+
+
+def test_a_base_that_changed_under_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    asked = request(tmp_path, steps=6)
+    interrupt(asked, 3)
+    facts = tmp_path / "run" / "checkpoints" / "step-00000003" / "state.json"
+    found = json.loads(facts.read_text())
+    newest = checkpoint.load_newest(facts.parents[1], found["request_hash"])
+    assert newest is not None
+    shutil.rmtree(facts.parents[1])
+    checkpoint.save(
+        facts.parents[1],
+        TrainState(3, newest.weights, newest.moments, facts={**newest.facts, "frozen_sha256": "0" * 64}),
+        keep=1,
+    )
+    with pytest.raises(CheckpointRefused, match="other frozen weights"):
+        train(asked)
+
+
+@contextlib.contextmanager
+def file_size_limit(count: int) -> Iterator[None]:
+    """Writing past ``count`` bytes fails, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_while_saving_loses_nothing(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(2, size=1000), keep=2)
+    with file_size_limit(2000), pytest.raises(StageFailed, match="resumes from step-00000002"):
+        checkpoint.save(tmp_path, state(4, size=1000), keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"], "no half-written folder stays"
+    found = checkpoint.load_newest(tmp_path, "this")
+    assert found is not None
+    assert found.step == 2
+
+
+def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, state(2), keep=2)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    with pytest.raises(StageFailed, match="33 bytes needed, 10 free"):
+        checkpoint.save(tmp_path, state(4), keep=2)
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, which may write anywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_read_only_folder_is_refused_and_earlier_checkpoints_stay() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        checkpoints = folder / "checkpoints"
+        checkpoint.save(checkpoints, state(2), keep=2)
+        checkpoints.chmod(0o555)
+        with as_nobody(), pytest.raises(StageFailed, match=r"(?s)Permission denied.*make it writable"):
+            checkpoint.save(checkpoints, state(4), keep=2)
+        checkpoints.chmod(0o755)
+        assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(2), keep=2)
+    torn = tmp_path / ".step-00000004.123.tmp"
+    torn.mkdir()
+    (torn / "weights.safetensors").write_bytes(b"torn")
+    found = checkpoint.load_newest(tmp_path, "this")
+    assert found is not None
+    assert found.step == 2
+    assert not torn.exists()
