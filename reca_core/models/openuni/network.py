@@ -41,7 +41,8 @@ class OpenUniSizes:
     @property
     def understanding_size(self) -> int:
         """Side in pixels of what the understanding encoder sees."""
-        size: Any = self.language.vision_config.image_size
+        vision: Any = self.language.vision_config
+        size: Any = vision.image_size
         return int(size[0]) if isinstance(size, (list, tuple)) else int(size)
 
 
@@ -153,7 +154,7 @@ class OpenUniNetwork(nn.Module):
         noise: Float[Tensor, "batch channels h w"],
         scheduler: Any,
     ) -> Denoising:
-        """Flow-matching loss at levels drawn uniformly from those of ``scheduler``, a ``FlowMatchEulerDiscreteScheduler``.
+        """Flow-matching loss at levels drawn uniformly from those of diffusers' flow-matching Euler ``scheduler``.
 
         ``uniform`` in [0, 1).
         """
