@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.home import HOME_VARIABLE, Home
+
+BENCHMARK_DATA_VARIABLE = "RECA_BENCHMARK_DATA"
 
 
 def current_home() -> Home:
@@ -19,3 +21,14 @@ def current_home() -> Home:
             remedy=f"export {HOME_VARIABLE}=/absolute/directory, or start flows with: reca run FLOW --home DIR",
         )
     return Home(Path(value))
+
+
+def benchmark_data() -> Path | None:
+    """The folder with the benchmarks' own files, if one is named; rendered worlds need none.
+
+    Raises BadInput for a relative one.
+    """
+    value = os.environ.get(BENCHMARK_DATA_VARIABLE, "")
+    if value and not os.path.isabs(value):
+        raise BadInput(f"{value!r} is not an absolute directory", field=BENCHMARK_DATA_VARIABLE)
+    return Path(value) if value else None

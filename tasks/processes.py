@@ -25,6 +25,7 @@ from pathlib import Path
 from reca_core.contracts.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
+    EXIT_INTERRUPTED,
     EXIT_PREREQUISITE,
     BadInput,
     PrerequisiteMissing,
@@ -140,8 +141,8 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 def _failure(status: int, log: Path, last_lines: Sequence[str]) -> RecaError:
     said = "".join(f"\n  {line}" for line in last_lines) or " (it printed nothing)"
-    if status < 0:
-        name = signal.Signals(-status).name
+    if status < 0 or status == EXIT_INTERRUPTED:
+        name = signal.Signals(-status).name if status < 0 else "a request to stop"
         return ChildKilled(
             f"the child process was ended by {name}; its last lines:{said}",
             field=str(log),

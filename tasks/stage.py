@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
@@ -73,6 +72,7 @@ def run_or_reuse(stage: Stage[R]) -> Finished[R]:
     if found is not None:
         note(f"{stage.name}: already done in {stage.directory.path}")
         return Finished(found, True, time.monotonic() - began)
+    stage.directory.done.unlink(missing_ok=True)
     _write_request(stage)
     _run(stage)
     result = read_done(stage)
@@ -126,8 +126,3 @@ def _run(stage: Stage[R]) -> None:
 
     command = processes.module_command(stage.module, stage.command, str(directory.request))
     processes.run_child(command, directory.log, run_logger().info, on_progress)
-
-
-def file_fault(path: Path) -> str:
-    """Why a file that a result points to cannot be used; empty where it can."""
-    return "" if path.is_file() else f"{path} is missing"

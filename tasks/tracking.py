@@ -167,6 +167,17 @@ def begin_run(
     return _tracked(found)
 
 
+@contextmanager
+def outages_tolerated() -> Iterator[None]:
+    """For looks in passing: a store that does not answer now is looked at again later."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        logging.getLogger(__name__).warning("MLflow does not answer, trying again later: %s", error)
+
+
 def finished(run: TrackedRun) -> bool:
     """True if everything was logged into the run before."""
     return client().get_run(run.run_id).data.tags.get("logged") == "all"

@@ -21,7 +21,7 @@ from reca_core.contracts.files import write_json
 from reca_core.contracts.hashing import sha256_tree
 from reca_core.contracts.records import ResolvedModel, VersionRef
 from tasks.home import current_home
-from tasks.tracking import TrackedRun, client, experiment_id, quoted
+from tasks.tracking import client, experiment_id, quoted
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -80,17 +80,17 @@ def copies(directory: Path, weights: str) -> bool:
     return weights == "copy" or (weights == "auto" and size < COPY_LIMIT_BYTES)
 
 
-def link_models(run: TrackedRun, reads: str = "", makes: str = "", step: int = 0) -> None:
+def link_models(run_id: str, reads: str = "", makes: str = "", step: int = 0) -> None:
     """Say which model a run started from and which one it made: lineage both ways on MLflow's pages."""
     from mlflow.entities import LoggedModelInput, LoggedModelOutput
 
-    known = client().get_run(run.run_id)
+    known = client().get_run(run_id)
     read = [item.model_id for item in known.inputs.model_inputs or []] if known.inputs else []
     made = [item.model_id for item in known.outputs.model_outputs or []] if known.outputs else []
     if reads and reads not in read:
-        client().log_inputs(run.run_id, models=[LoggedModelInput(reads)])
+        client().log_inputs(run_id, models=[LoggedModelInput(reads)])
     if makes and makes not in made:
-        client().log_outputs(run.run_id, [LoggedModelOutput(makes, step)])
+        client().log_outputs(run_id, [LoggedModelOutput(makes, step)])
 
 
 def register(
@@ -146,8 +146,15 @@ def model_id_of(version: ModelVersion) -> str:
 
 
 def set_alias(version: VersionRef, alias: str) -> None:
-    """Move an alias to a version. Always the last step: whoever follows the alias finds everything there."""
+    """Point an alias at a version. Always the last step: whoever follows the alias finds everything there."""
     client().set_registered_model_alias(version.name, alias, version.version)
+
+
+def move_alias_forward(version: VersionRef, alias: str) -> None:
+    """Point an alias at a version unless it is at a newer one: an old request that is repeated moves nothing back."""
+    aliases = client().get_registered_model(version.name).aliases
+    if int(aliases.get(alias, 0)) <= int(version.version):
+        set_alias(version, alias)
 
 
 def tag_version(version: VersionRef, tags: Mapping[str, str]) -> None:

@@ -201,6 +201,17 @@ class Registration(Config):
     """copy stores them with MLflow; reference keeps their path and hash; auto copies below 1 GiB."""
 
 
+class VersionChoice(Config):
+    """Which registered versions to look at."""
+
+    model_config = ConfigDict(title="Versions")
+
+    name: str = Field("reca-tiny-janus", min_length=1, max_length=200, pattern=r"^[^/:]*$", title="Registered name")
+    """Name in the model registry."""
+    aliases: list[str] = Field(["champion", "challenger"], min_length=1, title="Aliases")
+    """The versions behind these are measured; an alias that points nowhere is reported and left out."""
+
+
 class TrainRequest(Config):
     """One training, complete: what ``python -m reca_core.launch train request.json`` reads."""
 
@@ -208,6 +219,8 @@ class TrainRequest(Config):
     data: PreparedData
     losses: LossTerms
     captions: CaptionSource
+    captions_sha256: str = ""
+    """Of the caption file, where there is one: its content is part of the identity."""
     training: TrainingPlan
     numerics_version: int
     """Raised by whoever changes a result of this family's training; part of the identity."""

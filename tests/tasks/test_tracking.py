@@ -157,7 +157,7 @@ def test_metrics_of_a_model_show_on_its_page(run: TrackedRun, tmp_path: Path) ->
         ("geneval.shapeworld/overall", 0.25)
     ]
     for _ in range(2):
-        tracking_models.link_models(run, reads=model_id, makes=model_id, step=3)
+        tracking_models.link_models(run.run_id, reads=model_id, makes=model_id, step=3)
     linked = tracking.client().get_run(run.run_id)
     assert [item.model_id for item in linked.inputs.model_inputs] == [model_id]
     assert [item.model_id for item in linked.outputs.model_outputs] == [model_id]

@@ -1,0 +1,37 @@
+"""Measure registered versions again: what was measured with the same weights, rules and judge is found, not repeated."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from reca_core.contracts.records import Outcome
+from reca_core.contracts.requests import EvaluationPlan, SamplingSettings, VersionChoice
+from tasks.find_model import find_versions
+from tasks.measure import measure
+from tasks.outcome import outcome
+from tasks.run import pipeline_run
+from tasks.validate import check
+
+
+@flow(name="re-evaluate")
+def re_evaluate(
+    versions: VersionChoice = VersionChoice(),
+    sampling: SamplingSettings = SamplingSettings(),
+    evaluation: EvaluationPlan = EvaluationPlan(),
+) -> Outcome:
+    """Measure the versions behind aliases, such as champion and challenger.
+
+    Args:
+        versions: Which registered versions to measure.
+        sampling: How pictures are drawn.
+        evaluation: What to measure.
+    """
+    check(versions, sampling, evaluation)
+    with pipeline_run("re-evaluate") as run:
+        found = find_versions(versions)
+        judged = [
+            measure(run, name, model, sampling, evaluation)
+            for model in found.values()
+            for name in evaluation.benchmarks
+        ]
+        return outcome(run, judged)

@@ -1,0 +1,69 @@
+"""The whole story: pictures and a model go in; a better model and the evidence for it come out."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from reca_core.contracts.records import Outcome
+from reca_core.contracts.requests import (
+    CaptionSource,
+    EvaluationPlan,
+    ImageSource,
+    LossTerms,
+    ModelChoice,
+    Registration,
+    SamplingSettings,
+    TrainingPlan,
+)
+from tasks.compare import compare
+from tasks.conclude import report
+from tasks.find_model import find_model
+from tasks.measure import measure
+from tasks.outcome import outcome
+from tasks.prepare import prepare
+from tasks.register import register
+from tasks.run import pipeline_run
+from tasks.train import train
+from tasks.validate import check
+
+
+@flow(name="train-then-evaluate")
+def train_then_evaluate(
+    images: ImageSource = ImageSource(),
+    model: ModelChoice = ModelChoice(),
+    losses: LossTerms = LossTerms(),
+    captions: CaptionSource = CaptionSource(),
+    training: TrainingPlan = TrainingPlan(),
+    sampling: SamplingSettings = SamplingSettings(),
+    evaluation: EvaluationPlan = EvaluationPlan(),
+    registration: Registration = Registration(),
+) -> Outcome:
+    """Post-train a model with Reconstruction Alignment, register it, and measure what changed.
+
+    Args:
+        images: Which pictures to learn from.
+        model: Which model to start from.
+        losses: Weights of the loss terms.
+        captions: Where captions and questions of the replay terms come from.
+        training: How to train.
+        sampling: How pictures are drawn.
+        evaluation: What to measure.
+        registration: Under which name the trained model is kept.
+    """
+    check(images, model, losses, captions, training, sampling, evaluation, registration)
+    with pipeline_run("train-then-evaluate") as run:
+        base = find_model(model)
+        prepared = prepare(images)
+        trained = train(run, base, prepared.data, losses, captions, training)
+        registered = register(run, trained, registration)
+        pairs = [
+            compare(
+                run,
+                measure(run, benchmark, base, sampling, evaluation),
+                measure(run, benchmark, registered.model, sampling, evaluation),
+                evaluation,
+            )
+            for benchmark in evaluation.benchmarks
+        ]
+        reported = report(run, prepared, trained, registered, pairs, evaluation)
+        return outcome(run, [prepared, trained, registered, *pairs, reported])

@@ -1,0 +1,127 @@
+"""From choices to requests: pure, so that ``--dry-run`` and ``--print-hash`` say exactly what a run would do.
+
+A request's directory is named by its hash, so it can only be filled in after the rest (docs/decisions/0005).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from evaluation.records import JudgeRequest
+from reca_core.contracts.base import Config
+from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.contracts.hashing import request_hash, sha256_file
+from reca_core.contracts.home import Home, RunDirectory
+from reca_core.contracts.records import PreparedData, ResolvedModel
+from reca_core.contracts.registry import family_entry
+from reca_core.contracts.requests import (
+    CaptionSource,
+    EvaluationPlan,
+    ImageSource,
+    LossTerms,
+    PrepareRequest,
+    SampleRequest,
+    SamplingSettings,
+    TrainingPlan,
+    TrainRequest,
+)
+
+RENDERED_CAPTIONS = "shapeworld"
+PROMPTS_FILE = "prompts.jsonl"
+
+C = TypeVar("C", bound=Config)
+
+
+def _placed(request: C, **paths: str) -> C:
+    return request.model_copy(update=paths)
+
+
+def prepare_request(home: Home, images: ImageSource) -> PrepareRequest:
+    """What the preparation of a picture set reads."""
+    request = PrepareRequest(images=images, home=str(home.root), run_directory="")
+    return _placed(request, run_directory=str(home.run(request_hash(request)).path))
+
+
+def train_request(
+    home: Home,
+    base: ResolvedModel,
+    data: PreparedData,
+    losses: LossTerms,
+    captions: CaptionSource,
+    training: TrainingPlan,
+) -> TrainRequest:
+    """What a training reads. Raises PrerequisiteMissing for a caption file that is not there."""
+    request = TrainRequest(
+        model=base,
+        data=data,
+        losses=losses,
+        captions=captions,
+        captions_sha256=_captions_sha256(captions),
+        training=training,
+        numerics_version=family_entry(base.family).numerics_version,
+        run_directory="",
+    )
+    return _placed(request, run_directory=str(home.run(request_hash(request)).path))
+
+
+def _captions_sha256(captions: CaptionSource) -> str:
+    if captions.source == RENDERED_CAPTIONS:
+        return ""
+    file = Path(captions.source)
+    if not file.is_file():
+        raise PrerequisiteMissing(
+            f"{file} is not a file",
+            field="captions.source",
+            choices=(RENDERED_CAPTIONS, "/absolute/captions.json"),
+        )
+    return sha256_file(file)
+
+
+def sample_request(
+    home: Home,
+    model: ResolvedModel,
+    prompts_sha256: str,
+    sampling: SamplingSettings,
+    task: Literal["draw", "reconstruct", "describe"] = "draw",
+) -> SampleRequest:
+    """What a sampling reads; the prompts file lies in its directory."""
+    request = SampleRequest(
+        model=model,
+        task=task,
+        prompts_file="",
+        prompts_sha256=prompts_sha256,
+        sampling=sampling,
+        numerics_version=family_entry(model.family).numerics_version,
+        output_directory="",
+    )
+    directory = home.samples(request_hash(request)).path
+    return _placed(request, prompts_file=str(directory / PROMPTS_FILE), output_directory=str(directory))
+
+
+def judge_request(
+    home: Home,
+    benchmark: str,
+    numerics_version: int,
+    samples: RunDirectory,
+    prompts_sha256: str,
+    samples_sha256: str,
+    evaluation: EvaluationPlan,
+    benchmark_data: str,
+) -> JudgeRequest:
+    """What a judging reads."""
+    request = JudgeRequest(
+        benchmark=benchmark,
+        prompts_sha256=prompts_sha256,
+        samples_sha256=samples_sha256,
+        prompts_per_tag=evaluation.prompts_per_tag,
+        pictures_per_prompt=evaluation.pictures_per_prompt,
+        first_seed=evaluation.first_seed,
+        resamples=evaluation.resamples,
+        numerics_version=numerics_version,
+        prompts_file=str(samples.path / PROMPTS_FILE),
+        samples_directory=str(samples.path),
+        benchmark_data=benchmark_data,
+        output_directory="",
+    )
+    return _placed(request, output_directory=str(home.answers(request_hash(request)).path))

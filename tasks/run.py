@@ -1,0 +1,67 @@
+"""One flow run: its parent run in MLflow, its page in Prefect, and the links between the two."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.artifacts import create_link_artifact
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run as prefect_run
+from prefect.settings import get_current_settings
+
+from reca_core.contracts.base import Config, Record
+from tasks import tracking
+from tasks.progress import SERVER_TROUBLE, run_logger
+from tasks.provenance import current_provenance
+from tasks.tracking import TrackedRun
+
+
+class RunContext(Record):
+    """What every verb knows about the flow run it works for."""
+
+    flow: str
+    flow_run_id: str
+    """Prefect's, or one of our own where a flow is called without Prefect."""
+    prefect_url: str
+    """Page in the Prefect UI; empty where there is none."""
+    tracked: TrackedRun
+    """Parent run."""
+
+
+@contextmanager
+def pipeline_run(flow: str) -> Iterator[RunContext]:
+    """The parent run of the Prefect flow run that is going on; the same one again when that is resumed."""
+    flow_run_id = str(prefect_run.id or uuid.uuid4())
+    prefect_url = page()
+    tags = {"flow": flow, "prefect_url": prefect_url, "git_commit": current_provenance().git_commit}
+    name = str(prefect_run.name or flow)
+    with tracking.tracked_run(f"{flow} {name}", {"flow_run_id": flow_run_id}, tags) as tracked:
+        tracking.log_params(tracked, tracking.flat(parameters()))
+        _link_to_mlflow(tracked)
+        yield RunContext(flow=flow, flow_run_id=flow_run_id, prefect_url=prefect_url, tracked=tracked)
+
+
+def page() -> str:
+    """Address of the running flow run in the Prefect UI; empty where no server shows pages."""
+    if not get_current_settings().server.ui.enabled or os.environ.get("PREFECT_API_URL", "") == "":
+        return ""
+    return str(prefect_run.ui_url or "")
+
+
+def parameters() -> dict[str, Config]:
+    """The typed parameters of the running flow."""
+    context = FlowRunContext.get()
+    found = context.parameters if context is not None else {}
+    return {name: value for name, value in (found or {}).items() if isinstance(value, Config)}
+
+
+def _link_to_mlflow(tracked: TrackedRun) -> None:
+    if not tracked.url or FlowRunContext.get() is None:
+        return
+    try:
+        create_link_artifact(tracked.url, "MLflow run", key="mlflow", description="The same run in MLflow")
+    except SERVER_TROUBLE as error:
+        run_logger().warning("the link to MLflow could not be stored in Prefect: %s", error)

@@ -1,0 +1,142 @@
+"""What no single field can say: faults between settings, all of them at once, before anything is started.
+
+Pure: looks at the settings alone, never at files or servers. Every flow calls ``check`` first, because Prefect's form
+checks fields one by one; ``reca --dry-run`` calls it too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from evaluation.registry import benchmark_faults
+from reca_core.contracts.base import Config
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.requests import (
+    CaptionSource,
+    EvaluationPlan,
+    ImageSource,
+    LossTerms,
+    Registration,
+    TrainingPlan,
+    VersionChoice,
+)
+
+RENDERED = "shapeworld"
+RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
+"""Aliases that MLflow refuses."""
+
+C = TypeVar("C", bound=Config)
+
+
+class ManyFaults(BadInput):
+    """Everything that is wrong with the settings of a run."""
+
+    def __init__(self, faults: Sequence[BadInput]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(fault.render() for fault in faults))
+
+
+class Settings:
+    """The settings of one run by class; a class the flow does not take has its defaults, which are never at fault."""
+
+    def __init__(self, given: Sequence[Config]) -> None:
+        self._given = {type(config): config for config in given}
+
+    def of(self, owner: type[C]) -> C:
+        """The settings of one class."""
+        found = self._given.get(owner)
+        return found if isinstance(found, owner) else owner()
+
+
+def check(*settings: Config) -> None:
+    """Raise ManyFaults if the settings of a run cannot be meant together."""
+    found = faults(*settings)
+    if found:
+        raise ManyFaults(found)
+
+
+def faults(*settings: Config) -> list[BadInput]:
+    """All faults of the settings of a run, each with fact, field, choices and remedy."""
+    given = Settings(settings)
+    return [fault for rule in RULES for fault in rule(given)]
+
+
+def _images(given: Settings) -> Iterator[BadInput]:
+    images = given.of(ImageSource)
+    rendered = images.source == RENDERED
+    if images.kind == "shapeworld" and not rendered:
+        yield BadInput(
+            f"kind is shapeworld, but the source is {images.source!r}",
+            field="images.kind",
+            choices=("auto", "folder", "datasets", "webdataset"),
+        )
+    if images.kind == "folder" and not os.path.isabs(images.source):
+        yield BadInput(
+            f"{images.source!r} is not an absolute path",
+            field="images.source",
+            remedy="flows know no current directory: write the whole path",
+        )
+
+
+def _losses(given: Settings) -> Iterator[BadInput]:
+    losses, stage = given.of(LossTerms), given.of(TrainingPlan).stage
+    weights = (losses.reconstruction, losses.image_to_text, losses.text_to_image, losses.text)
+    if stage != "tokenizer" and not any(weights):
+        yield BadInput("every loss has weight 0: nothing would be learned", field="losses", remedy="RecA is 1, 0, 0, 0")
+
+
+def _captions(given: Settings) -> Iterator[BadInput]:
+    source = given.of(CaptionSource).source
+    if source != RENDERED and not os.path.isabs(source):
+        yield BadInput(
+            f"{source!r} is neither {RENDERED} nor an absolute path",
+            field="captions.source",
+            choices=(RENDERED, "/absolute/captions.json"),
+        )
+
+
+def _training(given: Settings) -> Iterator[BadInput]:
+    training = given.of(TrainingPlan)
+    if training.warmup_steps >= training.steps:
+        yield BadInput(
+            f"{training.warmup_steps} steps of warm-up do not fit into {training.steps} steps",
+            field="training.warmup_steps",
+            remedy=f"at most {training.steps - 1}",
+        )
+    if training.images_per_step < training.processes:
+        yield BadInput(
+            f"{training.images_per_step} pictures per step cannot be shared by {training.processes} processes",
+            field="training.images_per_step",
+            remedy=f"at least {training.processes}",
+        )
+
+
+def _evaluation(given: Settings) -> Iterator[BadInput]:
+    names = given.of(EvaluationPlan).benchmarks
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield BadInput(f"{name} is there more than once", field="evaluation.benchmarks", remedy="name it once")
+    for name in dict.fromkeys(names):
+        yield from benchmark_faults(name)
+
+
+def _aliases(given: Settings) -> Iterator[BadInput]:
+    named = [("registration.alias", given.of(Registration).alias)]
+    named += [("versions.aliases", alias) for alias in given.of(VersionChoice).aliases]
+    for field, alias in named:
+        if RESERVED_ALIAS.fullmatch(alias):
+            yield BadInput(
+                f"{alias!r} is reserved by MLflow", field=field, remedy="choose another, such as challenger or champion"
+            )
+
+
+RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
+    _images,
+    _losses,
+    _captions,
+    _training,
+    _evaluation,
+    _aliases,
+)
