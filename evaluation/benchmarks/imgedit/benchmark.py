@@ -12,7 +12,7 @@ from pathlib import Path
 from evaluation.benchmark import BenchmarkCard, Known, PinnedFile, PromptPlan, RowData
 from evaluation.benchmarks.data import read_pinned
 from evaluation.benchmarks.imgedit import summary
-from evaluation.benchmarks.imgedit.ratings import read_ratings, score_reply
+from evaluation.benchmarks.imgedit.ratings import LABELS, read_ratings, score_reply
 from evaluation.records import Answer, Arithmetic, Judgment, Question, Reply, Scored, Unscored, Unusable
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.records import Prompt, Sample
@@ -90,10 +90,16 @@ class ImgEdit:
         """One question: the text of the item's type with the instruction in place."""
         if RATING_QUESTION in known:
             return []
-        text = self._texts[self._edit_type(prompt)].replace(PLACEHOLDER, prompt.text)
-        return [
-            Question(key=RATING_QUESTION, kind="text", text=text, parts=["text", "source", "sample"], max_asks=MAX_ASKS)
-        ]
+        edit_type = self._edit_type(prompt)
+        question = Question(
+            key=RATING_QUESTION,
+            kind="text",
+            text=self._texts[edit_type].replace(PLACEHOLDER, prompt.text),
+            parts=["text", "source", "sample"],
+            labels=list(LABELS[edit_type]),
+            max_asks=MAX_ASKS,
+        )
+        return [question]
 
     def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
         """Only a reply that can be read strictly is not asked for again."""

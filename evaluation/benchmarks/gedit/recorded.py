@@ -1,0 +1,81 @@
+"""Recorded GEdit results scored without any model: ``reca score gedit --replies FILE`` or ``--rows FILE``.
+
+A line of replies: ``id``, ``sc_replies``, ``pq_replies`` (successive replies; the last one repeats), and where known
+``task_type``, ``instruction_language``, ``intersection_exist``. A run of rows: ``name`` and ``rows`` of
+``{task_type, instruction_language, intersection_exist, sc, pq}``, the minima of both calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from evaluation.benchmarks.gedit.rounds import MAX_ROUNDS, combine, score_replies
+from evaluation.benchmarks.gedit.summary import INTERSECTION, LANGUAGE
+from evaluation.records import Arithmetic, Judgment, Scored, Unscored
+
+
+class RecordedReplies(BaseModel):
+    """One edited picture with what the judge said."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    id: str
+    sc_replies: list[str] = Field(min_length=1)
+    pq_replies: list[str] = Field(min_length=1)
+    task_type: str = ""
+    instruction_language: str = ""
+    intersection_exist: bool = False
+
+
+class RecordedRow(BaseModel):
+    """One edited picture with both minima; null where there is none."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    task_type: str
+    instruction_language: str
+    intersection_exist: bool
+    sc: FiniteFloat | None
+    pq: FiniteFloat | None
+
+
+class RecordedRun(BaseModel):
+    """One table's worth of rows."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    name: str
+    rows: list[RecordedRow]
+
+
+def reply_judgment(line: Mapping[str, Any], arithmetic: Arithmetic) -> Judgment:
+    """The verdict on one line. Raises pydantic.ValidationError for a malformed one."""
+    picture = RecordedReplies.model_validate(line)
+    outcome = score_replies(_repeated(picture.sc_replies), _repeated(picture.pq_replies), arithmetic)
+    if outcome is None:
+        outcome = Unscored(reason="the recorded replies end before a score was reached")
+    return _judgment(picture.id, picture, outcome)
+
+
+def _repeated(replies: Sequence[str]) -> list[str]:
+    return [*replies, *[replies[-1]] * MAX_ROUNDS][:MAX_ROUNDS]
+
+
+def row_judgments(run: RecordedRun) -> list[Judgment]:
+    """One judgment per row; rows have no name of their own, so their number is their id."""
+    return [_judgment(str(number), row, _row_outcome(row)) for number, row in enumerate(run.rows)]
+
+
+def _row_outcome(row: RecordedRow) -> Scored | Unscored:
+    if row.sc is None or row.pq is None:
+        return Unscored(reason="the row has no score")
+    return combine(row.sc, row.pq, {})
+
+
+def _judgment(name: str, source: RecordedReplies | RecordedRow, outcome: Scored | Unscored) -> Judgment:
+    known = {LANGUAGE: source.instruction_language, INTERSECTION: source.intersection_exist}
+    outcome = outcome.model_copy(update={"evidence": {**outcome.evidence, **known}})
+    return Judgment(id=name, prompt_id=name, tag=source.task_type, outcome=outcome)
