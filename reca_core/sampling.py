@@ -23,7 +23,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from reca_core.contracts.errors import BadInput, StageFailed
-from reca_core.contracts.files import append_jsonl, atomic_write_text, read_jsonl, run_lock, write_json
+from reca_core.contracts.files import append_jsonl, atomic_write_text, read_jsonl, remove_leftovers, run_lock, write_json
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
@@ -77,6 +77,7 @@ def main(request: SampleRequest) -> None:
     """Make the samples that are asked for. Raises RecaError of the kind that fits."""
     directory = RunDirectory(Path(request.output_directory))
     with stop_requests() as stop, run_lock(directory.lock):
+        remove_leftovers(directory.path)
         if directory.done.exists():
             log.info("%s is done already", directory.path)
             return

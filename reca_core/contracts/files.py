@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -88,6 +89,15 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 yield json.loads(line)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what writes that a kill interrupted left under temporary names. Only for who holds the directory's lock."""
+    for leftover in directory.rglob(".*.tmp"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

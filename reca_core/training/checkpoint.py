@@ -94,12 +94,10 @@ def save(directory: Path, state: TrainState, keep: int) -> Path:
 
 
 def load_newest(directory: Path, request_hash: str) -> TrainState | None:
-    """The state to resume from, or None where nothing was saved yet. Removes what a kill left half-written.
+    """The state to resume from, or None where nothing was saved yet.
 
     Raises CheckpointRefused for a damaged checkpoint and for one of another request.
     """
-    for leftover in directory.glob(f".{STEP_PREFIX}*{TEMPORARY_SUFFIX}"):
-        shutil.rmtree(leftover, ignore_errors=True)
     for folder in reversed(_folders(directory)):
         if not (folder / COMPLETE).exists():
             log.warning("%s was never finished (it has no %s): using the one before it", folder, COMPLETE)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from reca_core.contracts.errors import CheckpointRefused
-from reca_core.contracts.files import run_lock, sync_directory, write_json
+from reca_core.contracts.files import remove_leftovers, run_lock, sync_directory, write_json
 from reca_core.contracts.hashing import request_hash, sha256_tree
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
@@ -47,6 +47,7 @@ def main(request: TrainRequest) -> None:
     with stop_requests() as stop, contextlib.ExitStack() as held:
         if os.environ.get("RANK", "0") == "0":
             held.enter_context(run_lock(run.lock))
+            remove_leftovers(run.path)
         layout = held.enter_context(joined(request.training.device))
         _write_pids(run, layout)
         if any(tell_everyone(int(run.done.exists()), layout)):

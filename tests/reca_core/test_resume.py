@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from reca_core.contracts.errors import CheckpointRefused, StageFailed
-from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.files import read_jsonl, remove_leftovers
 from reca_core.contracts.lifeline import Interrupted, StopRequest
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.training import checkpoint
@@ -228,7 +228,7 @@ def test_a_read_only_folder_is_refused_and_earlier_checkpoints_stay() -> None:
         assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
 
 
-def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+def test_what_a_kill_left_half_written_is_no_checkpoint_and_is_removed(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, state(2), keep=2)
     torn = tmp_path / ".step-00000004.123.tmp"
     torn.mkdir()
@@ -236,4 +236,5 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     found = checkpoint.load_newest(tmp_path, "this")
     assert found is not None
     assert found.step == 2
-    assert not torn.exists()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
