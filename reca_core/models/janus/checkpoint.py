@@ -64,6 +64,7 @@ NAMES: tuple[tuple[str, str], ...] = (
 """(DeepSeek's name, transformers' name); the first line that matches decides, in both directions."""
 
 QKV = re.compile(rf"{re.escape(_SIGLIP)}\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
+PROJECTION = re.compile(rf"{re.escape(_NATIVE_SIGLIP)}\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
 """timm stacks query, key and value in one matrix; transformers keeps three."""
 UNUSED = re.compile(rf"{re.escape(_SIGLIP)}\.attn_pool\..+|{re.escape(_VQ)}\.quantize\.codebook_used")
 """Tensors of DeepSeek's files that no computation reads; an export takes them over from its base."""
@@ -84,10 +85,21 @@ def build(config: JanusConfig, state: Mapping[str, Tensor], where: Path) -> Janu
         network = JanusForConditionalGeneration(config)
     derivable = (LM_HEAD,) if config.tie_word_embeddings else ()
     refuse_unless_clean(compare_keys(network, state, may_miss=derivable), where)
-    kept = {name: tensor.to(torch.float32) for name, tensor in state.items() if name not in derivable}
-    network.load_state_dict(kept, strict=False, assign=True)
+    kept = {name: tensor for name, tensor in state.items() if name not in derivable}
+    network.load_state_dict(_unshared(kept), strict=False, assign=True)
     network.tie_weights()
     return network
+
+
+def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In float32, each with memory of its own: two names of one stored tensor must not train as one."""
+    taken: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        tensor = tensor.to(torch.float32)
+        own[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
+        taken.add(tensor.data_ptr())
+    return own
 
 
 def _tied(config: JanusConfig, state: Mapping[str, Tensor]) -> bool:
@@ -170,30 +182,38 @@ def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         if match := QKV.fullmatch(name):
             for letter, rows in zip("qkv", tensor.chunk(3), strict=True):
-                native[_projection(match[1], letter, match[2])] = rows
+                native[_projection(match[1], letter, match[2])] = rows.clone()
         else:
             native[_renamed(name, _TO_NATIVE)] = tensor.squeeze(0) if name.endswith(".pos_embed") else tensor
     return native
 
 
-def to_deepseek(native: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """transformers' names to DeepSeek's; ``base`` supplies the unused tensors and decides which names there are.
-
-    Raises CheckpointRefused if the result has not exactly the names and shapes of ``base``.
-    """
-    state = {name: tensor for name, tensor in base.items() if UNUSED.fullmatch(name)}
+def to_deepseek(native: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' names to DeepSeek's, without the tensors that nothing reads. A tied head is written out."""
     head = native.get(LM_HEAD, native.get(TEXT_EMBEDDINGS))
-    for name, tensor in ({**native, LM_HEAD: head} if head is not None else dict(native)).items():
-        if ".self_attn." not in name or not name.startswith(_NATIVE_SIGLIP) or "projection_layer" in name:
+    named = dict(native) if head is None else {**native, LM_HEAD: head}
+    state: dict[str, Tensor] = {}
+    for name, tensor in named.items():
+        if match := PROJECTION.fullmatch(name):
+            layer, letter, kind = match.groups()
+            rows = [named.get(_projection(layer, each, kind)) for each in "qkv"]
+            if letter == "q" and None not in rows:
+                state[f"{_SIGLIP}.blocks.{layer}.attn.qkv.{kind}"] = torch.cat([row for row in rows if row is not None])
+        else:
             theirs = _renamed(name, _TO_DEEPSEEK)
             state[theirs] = rearrange(tensor, "p d -> 1 p d") if theirs.endswith(".pos_embed") else tensor
-    for name in base:
-        if match := QKV.fullmatch(name):
-            parts = [_projection(match[1], letter, match[2]) for letter in "qkv"]
-            if all(part in native for part in parts):
-                state[name] = torch.cat([native[part] for part in parts])
-    _refuse_other_keys(state, base)
     return state
+
+
+def export_deepseek(native: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A complete DeepSeek state: ``native`` renamed, the unused tensors from ``base``, names in the order of ``base``.
+
+    Raises CheckpointRefused if names or shapes are not exactly those of ``base``.
+    """
+    unused = {name: tensor for name, tensor in base.items() if UNUSED.fullmatch(name)}
+    state = to_deepseek(native) | unused
+    _refuse_other_keys(state, base)
+    return {name: state[name] for name in base}
 
 
 def _projection(layer: str, letter: str, kind: str) -> str:

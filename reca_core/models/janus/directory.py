@@ -110,6 +110,7 @@ def record_token_ids(network: JanusForConditionalGeneration, ids: TokenIds) -> N
     generation: Any = network.generation_config
     generation.bos_token_id, generation.eos_token_id, generation.pad_token_id = ids.bos, ids.eos, ids.pad
     generation.generation_kwargs = {"boi_token_id": ids.boi}
+    generation._from_model_config = False  # else transformers makes it anew from config.json and forgets these
 
 
 def read_templates(directory: Path) -> tuple[str, ...]:
