@@ -15,7 +15,13 @@ from typing import NoReturn
 
 import datasets
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from reca_core.contracts.base import Record
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
@@ -84,7 +90,7 @@ class HubPictures:
             )
         except UNREACHABLE as error:
             self._unreachable(error, name)
-        return Path(local).resolve()
+        return Path(local)
 
     def _resolve(self) -> HubFiles:
         commit = self._commit()
@@ -133,7 +139,9 @@ class HubPictures:
             names = datasets.get_dataset_config_names(address, revision=commit)
             fact = f"{source}: subset {subset!r} cannot be used: {str(error).partition(chr(10))[0]}"
             raise BadInput(fact, field="images.subset", choices=names) from error
-        except datasets.exceptions.FileNotFoundDatasetsError as error:
+        except LocalEntryNotFoundError as error:
+            self._unreachable(error, source)
+        except FileNotFoundError as error:
             raise BadInput(f"{source} holds no data files: {error}", field="images.source") from error
         except UNREACHABLE as error:
             self._unreachable(error, source)
