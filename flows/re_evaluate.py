@@ -1,4 +1,4 @@
-"""Measure registered versions again: what was measured with the same weights, rules and judge is found, not repeated."""
+"""Measure registered versions again; what was measured with the same weights, rules and judge is found."""
 
 from __future__ import annotations
 

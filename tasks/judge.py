@@ -1,4 +1,4 @@
-"""``judge``: one model's pictures become a table of scores, with every verdict and its reason in files and in MLflow."""
+"""``judge``: one model's pictures become a table of scores; every verdict and its reason is in files and in MLflow."""
 
 from __future__ import annotations
 
