@@ -22,7 +22,11 @@ THUMBNAIL_SIDE = 64
 """Colours are measured on the picture shrunk to about this shorter side: what a small encoder sees of it."""
 TINTED = 12.0
 """Chroma of a set's mean colour beyond which it is called tinted (docs/data.md has measured examples)."""
+SURE_ERRORS = 2.0
+"""Standard errors by which the chroma must exceed it: six photographs of warm things are no tinted set."""
 FULL = 255.0
+SUMS = 9
+"""Running sums over pictures: three means, three mean squares, a*, b* and squared cast."""
 HUES = ("pink", "orange", "yellow", "green", "turquoise", "sky blue", "blue", "purple")
 """Names of the directions in the a*b* plane, an eighth of a turn each, the first centred on +a*."""
 
@@ -56,6 +60,8 @@ class ColourStatistics(Record):
     """b* of the mean colour: negative is blue, positive is yellow."""
     cast: float
     """Distance of the mean colour from grey."""
+    spread: float
+    """How far single pictures' casts scatter around their mean: photographs have about 20, a tint moves all alike."""
     direction: str
     """The hue of the cast in a word; empty if the set is not tinted."""
 
@@ -71,31 +77,35 @@ def colours_of(picture: Image.Image) -> Colours:
 
 
 def statistics_of(pictures: Iterable[Colours]) -> ColourStatistics:
-    """The statistics of a set. Raises ValueError for an empty one."""
+    """The statistics of a set, in one pass. Raises ValueError for an empty one."""
     count = 0
-    sums = [0.0] * 3
-    squares = [0.0] * 3
+    sums = [0.0] * SUMS
     for picture in pictures:
         count += 1
-        sums = [total + value for total, value in zip(sums, picture.mean, strict=True)]
-        squares = [total + value for total, value in zip(squares, picture.mean_square, strict=True)]
+        a, b = _lab_cast(picture.mean)
+        values = (*picture.mean, *picture.mean_square, a, b, a * a + b * b)
+        sums = [total + value for total, value in zip(sums, values, strict=True)]
     if count == 0:
         raise ValueError("no picture to measure")
-    mean = [total / count for total in sums]
-    spread = [math.sqrt(max(0.0, square / count - m * m)) for square, m in zip(squares, mean, strict=True)]
-    a, b = _lab_cast(mean)
-    cast = math.hypot(a, b)
+    mean = (sums[0] / count, sums[1] / count, sums[2] / count)
+    squares = [total / count for total in sums[3:6]]
+    mean_a, mean_b, mean_square = (total / count for total in sums[6:])
+    cast_a, cast_b = _lab_cast(mean)
+    cast = math.hypot(cast_a, cast_b)
+    spread = math.sqrt(max(0.0, mean_square - mean_a**2 - mean_b**2))
+    tinted = cast - SURE_ERRORS * spread / math.sqrt(count) > TINTED
     return ColourStatistics(
         mean=[round(value, 6) for value in mean],
-        deviation=[round(value, 6) for value in spread],
-        cast_a=round(a, 3),
-        cast_b=round(b, 3),
+        deviation=[round(math.sqrt(max(0.0, s - m * m)), 6) for s, m in zip(squares, mean, strict=True)],
+        cast_a=round(cast_a, 3),
+        cast_b=round(cast_b, 3),
         cast=round(cast, 3),
-        direction=_hue(a, b) if cast > TINTED else "",
+        spread=round(spread, 3),
+        direction=_hue(cast_a, cast_b) if tinted else "",
     )
 
 
-def _lab_cast(rgb: list[float]) -> tuple[float, float]:
+def _lab_cast(rgb: tuple[float, float, float]) -> tuple[float, float]:
     """a*, b* of an sRGB colour."""
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in rgb]
     xyz = [sum(weight * value for weight, value in zip(row, linear, strict=True)) for row in SRGB_TO_XYZ]

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from reca_core.contracts.errors import BadInput, StageFailed
 from reca_core.contracts.records import ManifestRow, QuarantineKind
@@ -217,6 +217,8 @@ def _unusable(error: BaseException, name: str) -> PictureUnusable:
         return PictureUnusable("unreadable", f"cannot be read: {error.strerror}")
     if isinstance(error, MemoryError):
         return PictureUnusable("too_large", "there is not enough memory to decode it")
+    if isinstance(error, UnidentifiedImageError):  # its words name our stream, not the fault
+        return PictureUnusable("damaged", f"begins as {name}, but its header is damaged or of an unusual kind")
     kind: QuarantineKind = "truncated" if "truncated" in str(error).lower() else "damaged"
     words = str(error) or type(error).__name__
     return PictureUnusable(kind, f"begins as {name} but does not decode: {words}")

@@ -66,6 +66,14 @@ def test_the_cast_is_that_of_the_cie_colour_space() -> None:
     assert (colours.cast_a, colours.cast_b) == pytest.approx((-12.93, 56.67), abs=0.3)
 
 
+def test_a_few_pictures_of_coloured_things_are_no_tinted_set() -> None:
+    things = [(150, 60, 40), (160, 140, 60), (90, 70, 60), (60, 60, 70), (200, 120, 60), (120, 120, 120)]
+    few = [colours_of(Image.new("RGB", (16, 16), colour)) for colour in things]
+    assert statistics_of(few).cast > TINTED
+    assert statistics_of(few).direction == ""
+    assert statistics_of(few * 100).direction == "orange"
+
+
 def test_a_picture_counts_once_whatever_its_size() -> None:
     small, large = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (900, 700), (0, 0, 255))
     assert statistics_of([colours_of(small), colours_of(large)]).mean == pytest.approx([0.5, 0, 0.5])
