@@ -106,7 +106,8 @@ class DpgBench:
         questions = self._tables["corrected"].get(prompt.prompt_id)
         return _judgment(prompt, seed, unscored_file(questions, PER_PICTURE, outcome.reason, outcome.outage))
 
-    def rows(self, judgments: Sequence[Judgment], arithmetic: Arithmetic) -> dict[str, RowData]:
+    @staticmethod
+    def rows(judgments: Sequence[Judgment], arithmetic: Arithmetic) -> dict[str, RowData]:
         """See ``summary.rows``."""
         return summary.rows(judgments, arithmetic)
 

@@ -137,7 +137,8 @@ class GenEval:
             outcome=outcome,
         )
 
-    def rows(self, judgments: Sequence[Judgment], arithmetic: Arithmetic) -> dict[str, RowData]:
+    @staticmethod
+    def rows(judgments: Sequence[Judgment], arithmetic: Arithmetic) -> dict[str, RowData]:
         """See ``summary.rows``."""
         return summary.rows(judgments, arithmetic)
 

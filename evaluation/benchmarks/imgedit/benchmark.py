@@ -123,7 +123,8 @@ class ImgEdit:
         """A picture that nothing can be asked about."""
         return self._judgment(prompt, seed, outcome)
 
-    def rows(self, judgments: Sequence[Judgment], arithmetic: Arithmetic) -> dict[str, RowData]:
+    @staticmethod
+    def rows(judgments: Sequence[Judgment], arithmetic: Arithmetic) -> dict[str, RowData]:
         """See ``summary.rows``."""
         return summary.rows(judgments, arithmetic)
 
