@@ -194,6 +194,16 @@ def test_saving_a_loaded_model_writes_the_same_bytes(adapter: UnifiedModel, tmp_
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
 
 
+def test_a_model_can_be_saved_over_the_directory_it_came_from(adapter: UnifiedModel, tmp_path: Path) -> None:
+    adapter.save(tmp_path)
+    again = type(adapter).load(tmp_path)
+    again.save(tmp_path)
+    ours = adapter.network.state_dict()
+    assert all(
+        torch.equal(ours[name], tensor) for name, tensor in type(adapter).load(tmp_path).network.state_dict().items()
+    )
+
+
 def largest_matrix(state: dict[str, Tensor]) -> str:
     uneven = (name for name, tensor in state.items() if tensor.ndim == 2 and tensor.shape[0] != tensor.shape[1])
     return max(uneven, key=lambda name: state[name].numel())

@@ -8,6 +8,7 @@ config.json, safetensors (sharded where large), tokenizer, generation config, pr
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -69,10 +70,13 @@ def read(directory: Path) -> Parts:
 
 
 def write(directory: Path, network: JanusForConditionalGeneration, companions: Mapping[str, bytes]) -> None:
-    """Write transformers' layout."""
+    """Write transformers' layout. Files are replaced, never overwritten: the weights may be mapped from one of them."""
     directory.mkdir(parents=True, exist_ok=True)
-    with _no_progress_bar():
-        network.save_pretrained(directory)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
+        with _no_progress_bar():
+            network.save_pretrained(scratch)
+        for path in Path(scratch).iterdir():
+            os.replace(path, directory / path.name)
     for name, content in companions.items():
         atomic_write_bytes(directory / name, content)
 
