@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,11 +113,13 @@ def _check_choice(benchmark: str, files: RecordedFiles) -> None:
     absent = [name for name in needed if name not in given]
     if benchmark == "gedit":
         if len(absent) != 1:
-            raise BadInput(
-                "gedit scores replies or rows, exactly one of them", field="files", choices=flags.split(", ")
-            )
+            raise BadInput("gedit scores exactly one of two kinds of file", field="files", choices=flags)
     elif absent:
-        raise BadInput(f"{benchmark} needs {flags}", field=f"--{absent[0]}")
+        raise BadInput(f"{benchmark} needs {' and '.join(flags)}", field=f"--{absent[0]}")
+    if files.layout not in dpg.LAYOUTS:
+        raise BadInput(f"no layout is called {files.layout!r}", field="--layout", choices=dpg.LAYOUTS)
+    if files.pictures < 1:
+        raise BadInput(f"{files.pictures} pictures per item", field="--pictures", remedy="at least 1")
 
 
 def _geneval(files: RecordedFiles, arithmetic: Arithmetic) -> Runs:
@@ -152,11 +155,8 @@ def _items(files: RecordedFiles) -> dict[str, str] | None:
 
 def _gedit(files: RecordedFiles, arithmetic: Arithmetic) -> Runs:
     if files.replies is not None:
-        lines = _lines(files.replies)
-        yield (
-            SINGLE,
-            [_checked(lambda row: gedit.reply_judgment(row, arithmetic), line, place) for line, place in lines],
-        )
+        judge = partial(gedit.reply_judgment, arithmetic=arithmetic)
+        yield SINGLE, [_checked(judge, line, place) for line, place in _lines(files.replies)]
         return
     path = _path(files.rows)
     for name, run, place in _named_runs(_document(path), str(path)):
