@@ -75,6 +75,7 @@ def _shared_options() -> Parser:
     group.add_argument("--json", action="store_true", dest="as_json", help="one JSON object on standard output")
     group.add_argument("--verbose", action="store_true", help="show the log lines of Prefect and of the stages")
     group.add_argument("--prefect-url", metavar="URL", help="use this Prefect server (RECA_PREFECT_API_URL)")
+    group.add_argument("--benchmark-data", metavar="DIR", help="the benchmarks' own files (RECA_BENCHMARK_DATA)")
     group.add_argument("--mlflow-uri", metavar="URI", help="use this MLflow store (RECA_MLFLOW_TRACKING_URI)")
     return shared
 
@@ -91,6 +92,7 @@ def flow_name(text: str) -> str:
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(target="deployments.commands.demo:demo")
+    _setting_options(parser)
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -101,19 +103,29 @@ def _run(parser: argparse.ArgumentParser) -> None:
 def _run_options(parser: argparse.ArgumentParser, flow: str = "") -> None:
     parser.set_defaults(target="deployments.commands.run:run", **({"flow": flow} if flow else {}))
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
-    parser.add_argument("--config", metavar="FILE.json", help='settings as {"training": {"steps": 100}, ...}')
-    parser.add_argument(
-        "--set", metavar="A.B=VALUE", action="append", default=[], dest="sets", help="one setting; repeatable"
-    )
+    _setting_options(parser)
     parser.add_argument("--settings", action="store_true", help="list every setting of the flow and stop")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
     parser.add_argument("--print-hash", action="store_true", help="print the request hash and start nothing")
 
 
+def _setting_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE.json", help='settings as {"training": {"steps": 100}, ...}')
+    parser.add_argument(
+        "--set", metavar="A.B=VALUE", action="append", default=[], dest="sets", help="one setting; repeatable"
+    )
+
+
 def _score(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(target="deployments.commands.score:score")
-    parser.add_argument("benchmark", metavar="BENCHMARK", help="geneval")
-    parser.add_argument("--answers", metavar="FILE", help="recorded answers of the judge")
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="geneval, dpg, imgedit or gedit")
+    parser.add_argument("--answers", metavar="FILE", help="geneval, dpg, imgedit: recorded answers of the judge")
+    parser.add_argument("--questions", metavar="FILE", help="dpg: the question table")
+    parser.add_argument("--layout", choices=["grid4", "first_image", "per_image"], help="dpg: pictures in files")
+    parser.add_argument("--pictures", type=int, metavar="N", help="dpg: pictures per prompt")
+    parser.add_argument("--items", metavar="FILE", help="imgedit: basic_edit.json")
+    parser.add_argument("--replies", metavar="FILE", help="gedit: recorded replies")
+    parser.add_argument("--rows", metavar="FILE", help="gedit: recorded rows")
     parser.add_argument("--arithmetic", choices=["corrected", "parity"], default="corrected")
     parser.add_argument("--output", metavar="FILE|-", default="-", help="where the result goes; - is standard output")
 
@@ -123,6 +135,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="A", help="answers folder, its hash or the start of it")
     parser.add_argument("trained", metavar="B", help="the same, of the other model")
     parser.add_argument("--arithmetic", choices=["corrected", "parity"], default="corrected")
+    parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples")
 
 
 def _sampling(commands: argparse._SubParsersAction[Parser], shared: Parser) -> None:

@@ -40,8 +40,8 @@ def _as_interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _with_defaults(options: Namespace) -> Namespace:
-    shared = {"home": None, "as_json": False, "verbose": False, "prefect_url": None, "mlflow_uri": None}
-    return Namespace(**(shared | vars(options)))
+    typed = dict.fromkeys(("home", "prefect_url", "mlflow_uri", "benchmark_data"), "")
+    return Namespace(**({"as_json": False, "verbose": False} | typed | vars(options)))
 
 
 def _refuse(error: RecaError, *, as_json: bool) -> int:
@@ -53,13 +53,14 @@ def _refuse(error: RecaError, *, as_json: bool) -> int:
 
 def _run(options: Namespace) -> int:
     from deployments.context import Context
-    from deployments.environment import decide
+    from deployments.environment import Wishes, decide
     from deployments.terminal import Terminal
 
     terminal = Terminal(as_json=options.as_json)
     try:
         here = Path.cwd()
-        chosen = decide(options.home, options.prefect_url, options.mlflow_uri, os.environ, here)
+        wishes = Wishes(options.home, options.prefect_url, options.mlflow_uri, options.benchmark_data)
+        chosen = decide(wishes, os.environ, here)
         return _command(options.target)(options, Context(terminal, chosen, here, verbose=options.verbose))
     except RecaError as error:
         terminal.close()

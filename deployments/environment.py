@@ -20,6 +20,7 @@ from reca_core.contracts.home import DEFAULT_HOME, HOME_VARIABLE, Home
 
 PREFECT_URL_VARIABLE = "RECA_PREFECT_API_URL"
 MLFLOW_URI_VARIABLE = "RECA_MLFLOW_TRACKING_URI"
+BENCHMARK_DATA_VARIABLE = "RECA_BENCHMARK_DATA"
 
 FOREIGN_PREFIXES = ("PREFECT_", "MLFLOW_")
 """Settings of other projects on this machine: none of them may decide where our runs are recorded."""
@@ -51,6 +52,16 @@ QUIET = {
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What was typed; empty where nothing was."""
+
+    home: str = ""
+    prefect_url: str = ""
+    mlflow_uri: str = ""
+    benchmark_data: str = ""
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """Where this run lives."""
 
@@ -59,6 +70,8 @@ class Surroundings:
     """API of the Prefect server that was asked for; empty: one is started for this run alone."""
     mlflow_uri: str
     """Tracking store: an address that was asked for, or sqlite below the home."""
+    benchmark_data: str
+    """Absolute folder with the benchmarks' own files; empty: rendered worlds only, or what the cache holds."""
 
     @property
     def embedded(self) -> bool:
@@ -66,22 +79,20 @@ class Surroundings:
         return not self.prefect_url
 
 
-def decide(
-    home: str | None,
-    prefect_url: str | None,
-    mlflow_uri: str | None,
-    environment: Mapping[str, str],
-    here: Path,
-) -> Surroundings:
+def decide(wishes: Wishes, environment: Mapping[str, str], here: Path) -> Surroundings:
     """Option, else variable, else default. Pure. Raises BadInput for an address that cannot be one."""
-    root = (here / (home or environment.get(HOME_VARIABLE) or DEFAULT_HOME)).expanduser()
-    chosen = Home(Path(os.path.abspath(root)))
-    _check_home(chosen.root)
-    prefect = prefect_url or environment.get(PREFECT_URL_VARIABLE, "")
-    mlflow = mlflow_uri or environment.get(MLFLOW_URI_VARIABLE, "")
+    home = Home(_absolute(wishes.home or environment.get(HOME_VARIABLE) or DEFAULT_HOME, here))
+    _check_home(home.root)
+    prefect = wishes.prefect_url or environment.get(PREFECT_URL_VARIABLE, "")
     if prefect:
         _check_url(prefect, "--prefect-url", "http://127.0.0.1:4200/api")
-    return Surroundings(chosen, prefect, mlflow or f"sqlite:///{chosen.mlflow / 'mlflow.db'}")
+    mlflow = wishes.mlflow_uri or environment.get(MLFLOW_URI_VARIABLE) or f"sqlite:///{home.mlflow / 'mlflow.db'}"
+    data = wishes.benchmark_data or environment.get(BENCHMARK_DATA_VARIABLE, "")
+    return Surroundings(home, prefect, mlflow, str(_absolute(data, here)) if data else "")
+
+
+def _absolute(typed: str, here: Path) -> Path:
+    return Path(os.path.abspath(here / Path(typed).expanduser()))
 
 
 def _check_home(root: Path) -> None:
@@ -120,6 +131,7 @@ def _ours(chosen: Surroundings) -> dict[str, str]:
         "PREFECT_PROFILES_PATH": str(prefect_home / "profiles.toml"),
         "PREFECT_LOCAL_STORAGE_PATH": str(prefect_home / "storage"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect_home / 'prefect.db'}",
+        **({BENCHMARK_DATA_VARIABLE: chosen.benchmark_data} if chosen.benchmark_data else {}),
         "MLFLOW_TRACKING_URI": chosen.mlflow_uri,
         "MLFLOW_REGISTRY_URI": chosen.mlflow_uri,
     }

@@ -22,13 +22,13 @@ STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "unclear": ""}
 REPORT_JSON = "report.json"
 
 
-def show(outcome: Outcome, home: Home, terminal: Terminal, startup_seconds: float) -> None:
+def show(outcome: Outcome, home: Home, terminal: Terminal, startup_seconds: float, arithmetic: str) -> None:
     """Everything a person wants to know at the end of a run; the last line names the run directory."""
     for found, names in sections(outcome):
         show_comparison(found, *names, terminal)
     if not outcome.report:
         for path in outcome.scores:
-            terminal.show(score_table(read_table(Path(path)), Path(path)))
+            terminal.show(score_table(read_table(Path(path), arithmetic), Path(path)))
     for reason in outcome.incomplete:
         terminal.show(Text(f"incomplete: {reason}", style="red"))
     _show_seconds(outcome, terminal, startup_seconds)
@@ -74,10 +74,9 @@ def comparison_table(found: ScoreSection, base: str, trained: str) -> Table:
     return table
 
 
-def read_table(path: Path) -> ScoreTable:
-    """The table in a scores.json of the corrected arithmetic."""
-    written = json.loads(path.read_text(encoding="utf-8"))
-    return ScoreTable.model_validate(written.get("corrected") or next(iter(written.values())))
+def read_table(path: Path, arithmetic: str) -> ScoreTable:
+    """The table of one arithmetic in a scores.json."""
+    return ScoreTable.model_validate(json.loads(path.read_text(encoding="utf-8"))[arithmetic])
 
 
 def score_table(scores: ScoreTable, path: Path) -> Table:

@@ -69,7 +69,7 @@ def janus_pro_7b() -> Settings:
 
 
 def _janus(source: str) -> Settings:
-    """What the Janus sizes share: 12 pictures per prompt, as RecA's own evaluations draw."""
+    """What the Janus sizes share. For post-train: published scores need benchmarks with their published judges."""
     return {
         "images": ImageSource(source="brivangl/midjourney-v6-llava", kind="datasets"),
         "model": ModelChoice(source=source),
@@ -87,7 +87,6 @@ def _janus(source: str) -> Settings:
             preview_every_steps=500,
         ),
         "sampling": SamplingSettings(guidance_scale=5.0, images_per_batch=16),
-        "evaluation": EvaluationPlan(benchmarks=["geneval"], pictures_per_prompt=12),
     }
 
 

@@ -67,6 +67,11 @@ class Terminal:
         """A result line for people, unwrapped, so that it can be cut and pasted."""
         (self.messages if self.as_json else self.results).print(escape(text), soft_wrap=True)
 
+    def write(self, data: bytes) -> None:
+        """A result that is a document of its own, to standard output as it is."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+
     def answer(self, value: Mapping[str, Any], exit_code: int = EXIT_DONE) -> None:
         """With ``--json``: the one object on standard output."""
         if self.as_json:

@@ -2,38 +2,84 @@
 
 from __future__ import annotations
 
+import os
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from deployments import recipes
 from deployments.catalogue import FLOWS, FlowEntry
 from deployments.context import Context
+from deployments.environment import enter
 from deployments.outcome import sections, show
 from deployments.settings import BadSettings, read
 from deployments.start import run_flow
 from reca_core.contracts.base import Config
 from reca_core.contracts.errors import EXIT_DONE
+from reca_core.contracts.home import Home
+from reca_core.contracts.requests import EvaluationPlan
 from tasks import validate
+
+if TYPE_CHECKING:
+    from deployments.foresight import Step
 
 
 def run(options: Namespace, context: Context) -> int:
     """Start a flow, or show what it would do."""
-    entry = FLOWS[options.flow]
     if options.settings:
-        context.terminal.show(settings_table(entry))
+        context.terminal.show(settings_table(FLOWS[options.flow]))
         return EXIT_DONE
-    parameters = read_parameters(entry, options, context)
+    recipe = recipes.find(options.recipe) if options.recipe else {}
+    parameters = read_parameters(options.flow, recipe, options, context)
+    if options.dry_run or options.print_hash:
+        return look_ahead(options, parameters, context)
     return execute(options.flow, parameters, context)
 
 
-def read_parameters(entry: FlowEntry, options: Namespace, context: Context) -> dict[str, Config]:
+def look_ahead(options: Namespace, parameters: Mapping[str, Config], context: Context) -> int:
+    """The plan, the hashes, or both, and start nothing."""
+    enter(context.surroundings)
+    from deployments.foresight import Asked, Foresight
+    from tasks.progress import listening
+
+    foresight = Foresight(context.surroundings.home, options.flow, Asked(**parameters))  # type: ignore[arg-type]
+    answer: dict[str, Any] = {"flow": options.flow}
+    if options.dry_run:
+        steps = foresight.steps()
+        answer["plan"] = [step.as_dict() for step in steps]
+        answer["recipe"] = recipes.card(options.recipe) if options.recipe else ""
+        context.terminal.show(plan_table(steps, context.surroundings.home))
+        if options.recipe:
+            context.terminal.line(f"recipe {options.recipe}: {answer['recipe']}")
+    if options.print_hash:
+        with listening(context.terminal):
+            hashes = foresight.hashes()
+        answer["hashes"] = hashes
+        for name, value in hashes.items():
+            context.terminal.line(value if len(hashes) == 1 else f"{value}  {name}")
+    context.terminal.answer(answer)
+    return EXIT_DONE
+
+
+def plan_table(steps: Sequence[Step], home: Home) -> Table:
+    """The plan for people; folders as seen from the home."""
+    table = Table(title="plan; nothing was started", title_justify="left", title_style="bold")
+    for heading in ("stage", "work", "state", "where"):
+        table.add_column(heading, overflow="fold")
+    for step in steps:
+        where = step.directory.removeprefix(f"{home.root}{os.sep}")
+        table.add_row(*(Text(cell) for cell in (step.stage, step.work, step.state, where)))
+    return table
+
+
+def read_parameters(flow: str, recipe: recipes.Settings, options: Namespace, context: Context) -> dict[str, Config]:
     """The flow's parameters. Raises BadSettings with every fault of a field and of fields together."""
-    recipe = recipes.find(options.recipe) if options.recipe else {}
     file = context.path(options.config) if options.config else None
-    reading = read(entry.parameters, recipe, file, options.sets)
+    reading = read(FLOWS[flow].parameters, recipe, file, options.sets)
     parameters = {name: anchored(config, context) for name, config in reading.parameters.items()}
     faults = [*reading.faults, *validate.faults(*parameters.values())]
     if faults:
@@ -46,7 +92,8 @@ def execute(flow: str, parameters: Mapping[str, Config], context: Context) -> in
     began = time.monotonic()
     outcome = run_flow(FLOWS[flow], parameters, context)
     startup = time.monotonic() - began - sum(outcome.seconds.values())
-    show(outcome, context.surroundings.home, context.terminal, startup)
+    evaluation = parameters.get("evaluation", EvaluationPlan())
+    show(outcome, context.surroundings.home, context.terminal, startup, evaluation.model_dump()["arithmetic"])
     document = outcome.model_dump(mode="json", exclude={"exit_status"})
     document["comparison"] = {
         found.benchmark: {row.name: [row.base, row.trained, row.difference, row.interval] for row in found.rows}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.environment import decide, variables
+from deployments.environment import Wishes, decide, variables
 from reca_core.contracts.errors import BadInput
 
 HOSTILE = {
@@ -28,8 +28,8 @@ HOSTILE = {
 PROBE = """
 import json, os, sys
 from pathlib import Path
-from deployments.environment import decide, enter
-enter(decide(None, None, None, os.environ, Path.cwd()))
+from deployments.environment import Wishes, decide, enter
+enter(decide(Wishes(), os.environ, Path.cwd()))
 from prefect.settings import get_current_settings
 settings = get_current_settings()
 import mlflow
@@ -70,18 +70,25 @@ def test_hostile_variables_profiles_and_settings_files_are_not_followed(tmp_path
 
 def test_option_wins_over_variable_wins_over_the_current_directory(tmp_path: Path) -> None:
     environment = {"RECA_HOME": "/from/variable"}
-    assert decide("typed", None, None, environment, tmp_path).home.root == tmp_path / "typed"
-    assert decide(None, None, None, environment, tmp_path).home.root == Path("/from/variable")
-    assert decide(None, None, None, {}, tmp_path).home.root == tmp_path / "reca-home"
+    assert decide(Wishes("typed"), environment, tmp_path).home.root == tmp_path / "typed"
+    assert decide(Wishes(), environment, tmp_path).home.root == Path("/from/variable")
+    assert decide(Wishes(), {}, tmp_path).home.root == tmp_path / "reca-home"
+
+
+def test_folders_are_made_absolute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    chosen = decide(Wishes("~/x"), {"RECA_BENCHMARK_DATA": "../data"}, tmp_path)
+    assert chosen.home.root == Path("/home/somebody/x")
+    assert variables(chosen, {})["RECA_BENCHMARK_DATA"] == str(tmp_path.parent / "data")
 
 
 def test_a_server_is_used_only_when_asked_for_by_our_own_name(tmp_path: Path) -> None:
-    assert decide(None, None, None, HOSTILE, tmp_path).embedded
+    assert decide(Wishes(), HOSTILE, tmp_path).embedded
     ours = HOSTILE | {
         "RECA_PREFECT_API_URL": "http://127.0.0.1:4200/api",
         "RECA_MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
     }
-    chosen = decide(None, None, None, ours, tmp_path)
+    chosen = decide(Wishes(), ours, tmp_path)
     kept = variables(chosen, ours)
     assert kept["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
     assert kept["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
@@ -90,11 +97,11 @@ def test_a_server_is_used_only_when_asked_for_by_our_own_name(tmp_path: Path) ->
 
 
 def test_credentials_do_not_travel_to_the_embedded_store(tmp_path: Path) -> None:
-    assert "PREFECT_API_KEY" not in variables(decide(None, None, None, HOSTILE, tmp_path), HOSTILE)
+    assert "PREFECT_API_KEY" not in variables(decide(Wishes(), HOSTILE, tmp_path), HOSTILE)
 
 
 def test_telemetry_is_off(tmp_path: Path) -> None:
-    kept = variables(decide(None, None, None, {}, tmp_path), {})
+    kept = variables(decide(Wishes(), {}, tmp_path), {})
     assert kept["DO_NOT_TRACK"] == "1"
     assert kept["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert kept["MLFLOW_DISABLE_TELEMETRY"] == "true"
@@ -103,9 +110,9 @@ def test_telemetry_is_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize("home", ["what?", "a#b", "100%"])
 def test_a_home_that_no_database_address_can_hold_is_refused(tmp_path: Path, home: str) -> None:
     with pytest.raises(BadInput, match="--home"):
-        decide(home, None, None, {}, tmp_path)
+        decide(Wishes(home), {}, tmp_path)
 
 
 def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--prefect-url"):
-        decide(None, "localhost:4200", None, {}, tmp_path)
+        decide(Wishes(prefect_url="localhost:4200"), {}, tmp_path)

@@ -1,0 +1,236 @@
+"""What a run would do, without doing it: the plan behind ``--dry-run`` and the hashes behind ``--print-hash``.
+
+Built from the same pure functions that make the requests (tasks/plan.py), so what is printed is what would happen. What
+depends on work not yet done is said to be unknown, never guessed: the identity of a training needs the digest of its
+pictures, that of the trained model's pictures the hash of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from evaluation.benchmark import Benchmark
+from evaluation.records import JudgeResult
+from evaluation.registry import numerics_version, open_benchmark
+from reca_core.contracts.base import Record
+from reca_core.contracts.hashing import request_hash, sha256_file, sha256_text
+from reca_core.contracts.home import Home, RunDirectory
+from reca_core.contracts.records import PreparedData, ResolvedModel, SampleResult, TrainResult
+from reca_core.contracts.registry import BUNDLED_MODELS
+from reca_core.contracts.requests import (
+    CaptionSource,
+    EvaluationPlan,
+    ImageSource,
+    LossTerms,
+    ModelChoice,
+    Registration,
+    SampleRequest,
+    SamplingSettings,
+    TrainingPlan,
+    TrainRequest,
+    VersionChoice,
+)
+from tasks import plan
+from tasks.home import benchmark_data
+from tasks.judge import answers_fault
+from tasks.models import HUB_ID, resolve_model
+from tasks.prepare import manifest_fault, prepare
+from tasks.register import registered_name
+from tasks.sample import SAMPLES_FILE, prompt_plan, prompts_text, samples_fault
+from tasks.train import checkpoint_fault
+
+R = TypeVar("R", bound=Record)
+REUSED, RESUMED, TO_DO, LATER = "reused", "resumed", "to do", "known later"
+HASH_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the plan."""
+
+    stage: str
+    work: str
+    """How much of what."""
+    state: str
+    """reused: the result is there; resumed: begun; to do; known later: depends on what comes before."""
+    directory: str = ""
+    """Where the result is or will be; empty where that depends on what comes before."""
+
+    def as_dict(self) -> dict[str, str]:
+        """For the JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parameters of any flow; those that a flow does not take have their defaults and are not looked at."""
+
+    images: ImageSource = ImageSource()
+    model: ModelChoice = ModelChoice()
+    losses: LossTerms = LossTerms()
+    captions: CaptionSource = CaptionSource()
+    training: TrainingPlan = TrainingPlan()
+    sampling: SamplingSettings = SamplingSettings()
+    evaluation: EvaluationPlan = EvaluationPlan()
+    registration: Registration = Registration()
+    versions: VersionChoice = VersionChoice()
+
+
+class Foresight:
+    """Looks ahead along one flow, reading what earlier runs left and writing nothing."""
+
+    def __init__(self, home: Home, flow: str, asked: Asked) -> None:
+        self.home, self.flow, self.asked = home, flow, asked
+
+    def steps(self) -> list[Step]:
+        """The plan. Raises BadInput or PrerequisiteMissing for what can already be seen to be impossible."""
+        if self.flow == "prepare":
+            return [self._prepare()]
+        if self.flow == "evaluate":
+            return list(self._measure(self.asked.model.source, known_model(self.asked.model)))
+        if self.flow == "re-evaluate":
+            return [step for choice in self._versions() for step in self._measure(choice.source, None)]
+        steps = [self._prepare(), self._model(), self._train(), self._register()]
+        if self.flow == "train-then-evaluate":
+            steps += self._measure("base model", known_model(self.asked.model))
+            steps += self._measure("trained model", self._trained())
+            steps += [Step("compare", "paired by prompt, with intervals", TO_DO), Step("report", "report.html", TO_DO)]
+        return steps
+
+    def _prepare(self) -> Step:
+        images, done = self.asked.images, self._prepared()
+        source = f"{images.scenes} rendered scenes" if images.source == "shapeworld" else images.source
+        known = f"; last time {done.pictures} pictures and {done.quarantined} unusable files" if done else ""
+        directory = done.directory if done else plan.prepare_request(self.home, images).run_directory
+        return Step("prepare", f"{source}{known}; looked at every time", REUSED if done else TO_DO, directory)
+
+    def _prepared(self) -> PreparedData | None:
+        request = plan.prepare_request(self.home, self.asked.images)
+        done = read_result(RunDirectory(Path(request.run_directory)), PreparedData)
+        return done if done and not manifest_fault(done) else None
+
+    def _model(self) -> Step:
+        model = known_model(self.asked.model)
+        if model is None:
+            return Step("model", f"{self.asked.model.source}, downloaded from the hub", TO_DO)
+        work = f"{model.name}, family {model.family}, SHA-256 {model.sha256[:HASH_SHOWN]}"
+        return Step("model", work, REUSED, model.path)
+
+    def _train_request(self) -> TrainRequest | None:
+        """None while the pictures or the weights are not here."""
+        model, data, asked = known_model(self.asked.model), self._prepared(), self.asked
+        if model is None or data is None:
+            return None
+        return plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training)
+
+    def _train(self) -> Step:
+        training, request = self.asked.training, self._train_request()
+        seen = training.steps * training.images_per_step
+        work = f"{training.steps} optimizer steps of {training.images_per_step} pictures, {seen} in all"
+        if request is None:
+            return Step("train", work, LATER)
+        directory = RunDirectory(Path(request.run_directory))
+        begun = directory.checkpoints.is_dir() and any(directory.checkpoints.iterdir())
+        state = REUSED if self._trained() else RESUMED if begun else TO_DO
+        return Step("train", work, state, request.run_directory)
+
+    def _trained(self) -> ResolvedModel | None:
+        request = self._train_request()
+        done = read_result(RunDirectory(Path(request.run_directory)), TrainResult) if request else None
+        if request is None or done is None or checkpoint_fault(done):
+            return None
+        return request.model.model_copy(update={"path": done.checkpoint.path, "sha256": done.checkpoint.sha256})
+
+    def _register(self) -> Step:
+        registration, model = self.asked.registration, known_model(self.asked.model)
+        name = registration.name or (registered_name(model) if model else "reca-" + self.asked.model.source)
+        alias = f", alias {registration.alias}" if registration.alias else ""
+        return Step("register", f"one version of {name}{alias}", TO_DO)
+
+    def _measure(self, who: str, model: ResolvedModel | None) -> Iterator[Step]:
+        for name, opened in self._benchmarks():
+            pictures = sum(len(prompt.seeds) for prompt in opened.prompts())
+            state, directory = self._sampled(opened, model)
+            work = f"{who}: {len(opened.prompts())} prompts, {pictures} pictures"
+            yield Step(f"sample {name}", work, state, directory)
+            state, directory = self._judged(name, Path(directory)) if state == REUSED else (LATER, "")
+            yield Step(f"judge {name}", f"{who}: at least {pictures} questions to the judge", state, directory)
+
+    def _benchmarks(self) -> Iterator[tuple[str, Benchmark]]:
+        for name in self.asked.evaluation.benchmarks:
+            yield name, open_benchmark(name, prompt_plan(self.asked.evaluation), benchmark_data())
+
+    def _sampled(self, opened: Benchmark, model: ResolvedModel | None) -> tuple[str, str]:
+        if model is None:
+            return LATER, ""
+        directory = RunDirectory(Path(self._sample_request(opened, model).output_directory))
+        done = read_result(directory, SampleResult)
+        if done is not None and not samples_fault(directory.path, done):
+            return REUSED, str(directory.path)
+        begun = (directory.path / SAMPLES_FILE).exists()
+        return (RESUMED if begun else TO_DO), str(directory.path)
+
+    def _judged(self, benchmark: str, samples: Path) -> tuple[str, str]:
+        data = benchmark_data()
+        request = plan.judge_request(
+            home=self.home,
+            benchmark=benchmark,
+            numerics_version=numerics_version(benchmark),
+            samples=RunDirectory(samples),
+            prompts_sha256=sha256_file(samples / plan.PROMPTS_FILE),
+            samples_sha256=sha256_file(samples / SAMPLES_FILE),
+            evaluation=self.asked.evaluation,
+            benchmark_data=str(data) if data else "",
+        )
+        directory = Path(request.output_directory)
+        done = read_result(RunDirectory(directory), JudgeResult)
+        begun = (directory / "transcript.jsonl").exists()
+        state = REUSED if done and not answers_fault(directory, done) else RESUMED if begun else TO_DO
+        return state, str(directory)
+
+    def _sample_request(self, opened: Benchmark, model: ResolvedModel) -> SampleRequest:
+        return plan.sample_request(self.home, model, sha256_text(prompts_text(opened)), self.asked.sampling)
+
+    def _versions(self) -> list[ModelChoice]:
+        versions = self.asked.versions
+        return [ModelChoice(source=f"models:/{versions.name}@{alias}") for alias in versions.aliases]
+
+    def hashes(self) -> dict[str, str]:
+        """What is asked for -> request hash. Pictures are prepared first where a training's identity needs them.
+
+        Raises PrerequisiteMissing where a model is not there.
+        """
+        if self.flow == "prepare":
+            return {"prepare": request_hash(plan.prepare_request(self.home, self.asked.images))}
+        if self.flow in ("evaluate", "re-evaluate"):
+            choices = [self.asked.model] if self.flow == "evaluate" else self._versions()
+            return dict(self._sample_hashes(choices))
+        asked, data = self.asked, prepare.fn(self.asked.images).data
+        model = resolve_model(asked.model)
+        request = plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training)
+        return {"train": request_hash(request)}
+
+    def _sample_hashes(self, choices: list[ModelChoice]) -> Iterator[tuple[str, str]]:
+        for choice in choices:
+            model = resolve_model(choice)
+            for name, opened in self._benchmarks():
+                yield f"sample {name}, {choice.source}", request_hash(self._sample_request(opened, model))
+
+
+def known_model(choice: ModelChoice) -> ResolvedModel | None:
+    """A model that is on this disk; None for a hub id, which a look ahead does not download."""
+    on_the_hub = choice.source not in BUNDLED_MODELS and HUB_ID.fullmatch(choice.source) is not None
+    return None if on_the_hub else resolve_model(choice)
+
+
+def read_result(directory: RunDirectory, kind: type[R]) -> R | None:
+    """A stage's result if there is one that can be read. Unlike a run, a look removes nothing."""
+    try:
+        return kind.model_validate_json(directory.done.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -1,0 +1,59 @@
+"""The embedded Prefect server answers, keeps to the home, and ends with its run, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.embedded import EmbeddedServer
+from reca_core.contracts.errors import PrerequisiteMissing
+
+GONE_SECONDS = 10.0
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from deployments.environment import Wishes, decide, enter
+import os
+chosen = decide(Wishes(sys.argv[1]), os.environ, Path("/"))
+enter(chosen)
+from deployments.embedded import EmbeddedServer
+server = EmbeddedServer(chosen.home.prefect)
+server.begin()
+server.wait()
+print(server.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.servers
+def test_a_killed_run_takes_its_server_with_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(home)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    server = int(owner.stdout.readline())
+    assert (home / "prefect" / "prefect.db").is_file()
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    deadline = time.monotonic() + GONE_SECONDS
+    while psutil.pid_exists(server) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(server)
+
+
+def test_a_server_that_cannot_start_is_a_missing_prerequisite_with_its_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "PREFECT_SERVER_DATABASE_CONNECTION_URL", "nonsense://")
+    server = EmbeddedServer(tmp_path)
+    server.begin()
+    with pytest.raises(PrerequisiteMissing, match="did not start"):
+        server.wait()
+    server.stop()
