@@ -1,23 +1,16 @@
 """Every tensor and loss that DeepSeek's Janus code produced, reproduced by our code paths.
 
 A set is a folder of RECA_GOLDENS/models whose name begins with the word ``janus``; all sizes come from its config.json.
-Field descriptions: the README beside each set. Rule: |a - b| <= 1e-4 max(1, max|expected|), integers equal, gradient
-norms within 1e-3.
+Field descriptions: the README beside each set; tolerances: golden_models.py.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
@@ -27,24 +20,15 @@ from reca_core.models.janus.checkpoint import build, export_deepseek, to_deepsee
 from reca_core.models.unified import Condition
 from reca_core.objectives import next_token
 from reca_core.objectives.loss_sum import LossSum
-from tests.conftest import golden_folder
+from tests.parity.golden_models import GRADIENT_TOLERANCE, ZERO_GRADIENT, Expected, GoldenSet, golden_sets
 
 pytestmark = pytest.mark.goldens
 
-TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
-NO_END = -1
-LOSSES = ("derived_i2t", "derived_t2i", "derived_recon")
+NO_TOKEN = -1
+LOSSES = {"derived_i2t": "i2t", "derived_t2i": "t2i", "derived_recon": "recon"}
 
 
-def janus_sets() -> list[Path]:
-    """Folders whose first word is janus; one absent folder, so that the marker can say so, where there is no data."""
-    models = golden_folder() / "models"
-    if not golden_folder().is_dir():
-        return [models / "janus"]
-    return sorted(path for path in models.iterdir() if re.split(r"[^a-z0-9]", path.name.lower())[0] == "janus")
-
-
-@pytest.fixture(scope="module", params=janus_sets(), ids=lambda path: path.name)
+@pytest.fixture(scope="module", params=golden_sets("janus"))
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)
 
@@ -81,13 +65,11 @@ def configuration(sizes: dict[str, Any]) -> JanusConfig:
 class Golden:
     """One set: its tensors, and what our code makes of its inputs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.sizes = json.loads((folder / "config.json").read_text())
-        self.weights = load_file(folder / "weights.safetensors")
-        self.inputs = load_file(folder / "inputs.safetensors")
-        self.expected = load_file(folder / "expected.safetensors")
-        self.network = build(configuration(self.sizes), to_native(self.weights), folder).eval()
-        self.computed = self._compute()
+    def __init__(self, golden: GoldenSet) -> None:
+        self.sizes = golden.config
+        self.weights, self.inputs = golden.tensors("weights"), golden.tensors("inputs")
+        self.expected = Expected(golden)
+        self.network = build(configuration(self.sizes), to_native(self.weights), golden.folder).eval()
 
     def rows(self, prefix: str) -> list[list[int]]:
         """Unpadded rows of ids; picture positions hold an id that no text uses."""
@@ -102,7 +84,7 @@ class Golden:
 
     @property
     def ids(self) -> TokenIds:
-        return TokenIds(self.sizes["pad_id"], NO_END, NO_END, NO_END, NO_END, self.image_id)
+        return TokenIds(self.sizes["pad_id"], NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN, self.image_id)
 
     @property
     def understanding(self) -> Tensor:
@@ -116,10 +98,11 @@ class Golden:
         seen = self.understanding if picture else None
         return sequence.embed_rows(self.network, self.rows(prefix), self.ids, seen)
 
-    def _compute(self) -> dict[str, Tensor]:
+    def computed(self) -> dict[str, Tensor]:
         """Our value for every forward tensor."""
         with torch.no_grad():
-            return self._tokenizer() | self._understood() | self._drawn("t2i") | self._drawn("recon") | self._sampled()
+            drawn = self._drawn("t2i") | self._drawn("recon")
+            return self._tokenizer() | self._understood() | drawn | self._sampled()
 
     def _tokenizer(self) -> dict[str, Tensor]:
         model, pixels = self.network.model.vqmodel, self.inputs["pixel_values_gen"]
@@ -136,7 +119,7 @@ class Golden:
         states = sequence.hidden_states(self.network, whole)
         first = whole.embeddings[:1, whole.attention[0].bool()]
         count = self.expected["gen_text.tokens"].shape[1]
-        replies = sampler.greedy_text(self.network, first, end=NO_END, max_tokens=count)
+        replies = sampler.greedy_text(self.network, first, end=NO_TOKEN, max_tokens=count)
         return {
             "und.siglip": self.features.last_hidden_state,
             "und.embeddings": self.understanding,
@@ -179,69 +162,60 @@ class Golden:
             "sample.image": vq.decode_codes(self.network.model.vqmodel, codes),
         }
 
-    def answer_loss(self) -> LossSum:
-        labels = self.inputs["labels"]
-        answers = [row[row >= 0] for row in labels]
-        logits = sequence.answer_logits(self.network, self.condition("", picture=True), [len(a) for a in answers])
-        return next_token.cross_entropy(logits, torch.cat(answers))
-
-    def drawing_loss(self, kind: str) -> LossSum:
+    def loss(self, kind: str) -> LossSum:
+        """Through the text head for i2t, through the image head otherwise."""
+        if kind == "i2t":
+            return self._answer_loss()
         codes = vq.encode_pixels(self.network.model.vqmodel, self.inputs["pixel_values_gen"])
         condition = self.condition(f"{kind}.", picture=kind == "recon")
         return next_token.cross_entropy(sequence.image_logits(self.network, condition, codes), codes)
 
-    @cache  # noqa: B019 (two or three sets live until the module ends)
-    def loss(self, name: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss, and the gradient of every parameter under DeepSeek's names (zeros where there is none)."""
-        kind = name.removeprefix("derived_")
+    def _answer_loss(self) -> LossSum:
+        """Labels that end their row are an answer, our only case; others are scored over the whole sequence."""
+        labels, whole = self.inputs["labels"], self.condition("", picture=True)
+        lengths = [int((row >= 0).sum()) for row in labels]
+        if all((row[len(row) - length :] >= 0).all() for row, length in zip(labels, lengths, strict=True)):
+            return next_token.cross_entropy(sequence.answer_logits(self.network, whole, lengths), labels[labels >= 0])
+        logits = self.network.lm_head(sequence.hidden_states(self.network, whole))
+        shifted = labels[:, 1:]
+        return next_token.cross_entropy(logits[:, :-1], shifted.masked_fill(shifted < 0, next_token.IGNORED))
+
+    def gradients(self, loss: Tensor) -> dict[str, Tensor]:
+        """Of every parameter, under DeepSeek's names; zeros where there is none."""
         self.network.zero_grad(set_to_none=True)
-        loss = (self.answer_loss() if kind == "i2t" else self.drawing_loss(kind)).mean()
         loss.backward()
-        gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.network.named_parameters()}
-        return loss.detach(), to_deepseek(gradients)
+        named = self.network.named_parameters()
+        return to_deepseek({name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in named})
+
+    def visible(self, name: str, ours: Tensor) -> Tensor:
+        """Ours, with the recorded values where a row is padding: language-model outputs there mean nothing."""
+        kind, _, what = name.partition(".")
+        if what not in ("lm_logits", "last_hidden_state"):
+            return ours
+        mask = self.inputs["attention_mask" if kind == "und" else f"{kind}.attention_mask"]
+        mask = F.pad(mask, (0, ours.shape[1] - mask.shape[1]), value=1)
+        return torch.where(mask.bool().unsqueeze(-1), ours, self.expected[name])
 
 
-def visible(golden: Golden, name: str) -> Callable[[Tensor], Tensor]:
-    """Language-model outputs are compared where the attention mask is 1: padded positions mean nothing."""
-    masks = {"und.lm_logits": golden.inputs["attention_mask"]}
-    for kind in ("t2i", "recon"):
-        tokens = golden.expected[f"{kind}.image_logits"].shape[1] - 1
-        masks[f"{kind}.last_hidden_state"] = F.pad(golden.inputs[f"{kind}.attention_mask"], (0, tokens), value=1)
-    return (lambda tensor: tensor[masks[name].bool()]) if name in masks else (lambda tensor: tensor)
+def test_every_recorded_tensor_is_reproduced(golden: Golden) -> None:
+    recorded = {name for name in golden.expected.tensors if name.partition(".")[0] not in LOSSES}
+    computed = golden.computed()
+    assert recorded <= computed.keys()
+    for name in sorted(recorded):
+        golden.expected.agree(name, golden.visible(name, computed[name]).to(golden.expected[name].dtype))
 
 
-def test_every_expected_tensor_is_reproduced(golden: Golden) -> None:
-    wrong = []
-    for name, expected in golden.expected.items():
-        if name.startswith(LOSSES):
-            continue
-        select = visible(golden, name)
-        ours, theirs = select(golden.computed[name]), select(expected)
-        if theirs.is_floating_point():
-            limit = TOLERANCE * max(1.0, theirs.abs().max().item())
-            fits = ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= limit)
-        else:
-            fits = torch.equal(ours.long(), theirs.long())
-        wrong += [] if fits else [name]
-    assert not wrong
-
-
-def test_every_loss_is_reproduced(golden: Golden) -> None:
-    names = [name for name in golden.expected if name.startswith(LOSSES) and "grad_norm" not in name]
-    assert names
-    for name in names:
-        loss, _ = golden.loss(name.removesuffix(".loss"))
-        limit = TOLERANCE * max(1.0, abs(golden.expected[name].item()))
-        assert abs(loss.item() - golden.expected[name].item()) <= limit, name
-
-
-def test_every_gradient_norm_is_reproduced(golden: Golden) -> None:
-    names = [name for name in golden.expected if "grad_norm" in name]
-    assert names
-    for name in names:
-        kind, _, parameter = name.partition(".grad_norm/")
-        norm = golden.loss(kind)[1][parameter].norm().item()
-        assert norm == pytest.approx(golden.expected[name].item(), rel=GRADIENT_TOLERANCE), name
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_recorded_loss_and_gradient_norm_is_reproduced(golden: Golden, name: str) -> None:
+    loss = golden.loss(LOSSES[name]).mean()
+    if f"{name}.loss" in golden.expected:
+        golden.expected.agree(f"{name}.loss", loss.detach())
+    gradients = golden.gradients(loss)
+    for key, theirs in golden.expected.tensors.items():
+        prefix, _, parameter = key.partition(".grad_norm/")
+        if prefix == name:
+            limit = pytest.approx(theirs.item(), rel=GRADIENT_TOLERANCE, abs=ZERO_GRADIENT)
+            assert gradients[parameter].norm().item() == limit, key
 
 
 def test_renaming_to_native_and_back_is_the_identity(golden: Golden) -> None:
