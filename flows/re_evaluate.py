@@ -30,8 +30,6 @@ def re_evaluate(
     with pipeline_run("re-evaluate") as run:
         found = find_versions(versions)
         judged = [
-            measure(run, name, model, sampling, evaluation)
-            for model in found.values()
-            for name in evaluation.benchmarks
+            measure(run, name, model, sampling, evaluation) for model in found.models for name in evaluation.benchmarks
         ]
-        return outcome(run, judged)
+        return outcome(run, [found, *judged])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from evaluation.compare import compare_directories
+from evaluation.compare import ComparisonRefused, compare_directories
 from evaluation.records import Comparison
-from reca_core.contracts.errors import StageFailed
 from reca_core.contracts.files import write_json
 from reca_core.contracts.hashing import HASH_LENGTH, sha256_text
 from reca_core.contracts.requests import EvaluationPlan
@@ -30,7 +29,7 @@ def compare(run: RunContext, base: Judged, trained: Judged, evaluation: Evaluati
         comparison = compare_directories(
             Path(base.directory), Path(trained.directory), evaluation.arithmetic, evaluation.resamples
         )
-    except StageFailed as error:
+    except ComparisonRefused as error:
         refusal = error.fact
         note(f"compare: refused: {refusal}")
     path = _write(base, trained, comparison) if comparison else ""

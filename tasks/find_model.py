@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.requests import ModelChoice, VersionChoice
 from tasks.models import resolve_model
 from tasks.policies import verb
 from tasks.progress import note
+from tasks.results import FoundVersions
 
 
 @verb("find model", "find {choice.source}")
@@ -19,22 +22,21 @@ def find_model(choice: ModelChoice) -> ResolvedModel:
 
 
 @verb("find versions", "find versions of {versions.name}")
-def find_versions(versions: VersionChoice) -> dict[str, ResolvedModel]:
-    """Alias -> model, for the aliases that point somewhere; the same weights are measured once.
-
-    Raises PrerequisiteMissing where none does.
-    """
-    found: dict[str, ResolvedModel] = {}
-    absent: list[PrerequisiteMissing] = []
+def find_versions(versions: VersionChoice) -> FoundVersions:
+    """The models behind aliases; the same weights once. Aliases that point nowhere are reported, not an error:
+    a schedule may begin before the first version exists."""
+    began = time.monotonic()
+    models: dict[str, ResolvedModel] = {}
+    absent: list[str] = []
     for alias in versions.aliases:
+        address = f"models:/{versions.name}@{alias}"
         try:
-            model = resolve_model(ModelChoice(source=f"models:/{versions.name}@{alias}"))
+            model = resolve_model(ModelChoice(source=address))
         except PrerequisiteMissing as error:
-            note(f"versions: nothing behind the alias {alias}")
-            absent.append(error)
+            absent.append(f"nothing is measured for {address}: {error.fact}")
+            note(absent[-1])
             continue
-        if model.sha256 not in {other.sha256 for other in found.values()}:
-            found[alias] = model
-    if not found:
-        raise absent[0]
-    return found
+        models.setdefault(model.sha256, model)
+    return FoundVersions(
+        stage="find versions", seconds=time.monotonic() - began, models=list(models.values()), absent=absent
+    )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.records import Judgment, JudgeRequest, JudgeResult, Scored, Unscored
+from evaluation.records import JudgeRequest, JudgeResult, Judgment, Scored, Unscored
 from evaluation.registry import numerics_version
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import request_hash

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from reca_core.contracts.errors import EXIT_DONE, EXIT_INCOMPLETE
 from reca_core.contracts.records import Outcome
-from tasks.results import Compared, Judged, Prepared, Registered, Reported, Sampled, StageResult, Trained
+from tasks.home import current_home
+from tasks.results import Compared, FoundVersions, Judged, Prepared, Registered, Reported, Sampled, StageResult, Trained
 from tasks.run import RunContext
 
 
@@ -32,15 +33,10 @@ def seconds_of(stages: Iterable[StageResult]) -> dict[str, float]:
     return {stage.stage: round(stage.seconds, 2) for stage in stages}
 
 
-def outcome(run: RunContext, results: Sequence[StageResult], absent: Sequence[str] = ()) -> Outcome:
-    """How a flow run ended.
-
-    Args:
-        results: what its stages returned.
-        absent: reasons, beside those in the results, why the run is not complete.
-    """
+def outcome(run: RunContext, results: Sequence[StageResult]) -> Outcome:
+    """How a flow run ended, from what its stages returned."""
     stages = stages_of(results)
-    incomplete = [*absent, *(reason for stage in stages for reason in reasons(stage))]
+    incomplete = [reason for stage in stages for reason in reasons(stage)]
     return Outcome(
         flow=run.flow,
         exit_status=EXIT_INCOMPLETE if incomplete else EXIT_DONE,
@@ -63,6 +59,8 @@ def reasons(stage: StageResult) -> list[str]:
     """Why a stage's result is not complete, in words."""
     if isinstance(stage, Judged):
         return [f"{stage.stage}: {reason}" for reason in stage.unscored]
+    if isinstance(stage, FoundVersions):
+        return stage.absent
     if isinstance(stage, Sampled):
         return [f"{stage.stage}: {reason}" for reason in stage.unmade]
     if isinstance(stage, Compared) and stage.refusal:
@@ -71,10 +69,10 @@ def reasons(stage: StageResult) -> list[str]:
 
 
 def _main_directory(stages: Sequence[StageResult]) -> str:
-    """The training's, or else that of the last judging, or else the data set's."""
+    """The training's, or else that of the last judging, or else the data set's, or else the home."""
     directories: Mapping[type[StageResult], list[str]] = {
         Trained: [stage.directory for stage in stages if isinstance(stage, Trained)],
         Judged: [stage.directory for stage in stages if isinstance(stage, Judged)],
         Prepared: [stage.data.directory for stage in stages if isinstance(stage, Prepared)],
     }
-    return next((found[-1] for found in directories.values() if found), "")
+    return next((found[-1] for found in directories.values() if found), str(current_home().root))

@@ -20,6 +20,14 @@ class StageResult(Record):
     """True if the result was there already."""
 
 
+class FoundVersions(StageResult):
+    """Registered versions to look at."""
+
+    models: list[ResolvedModel]
+    absent: list[str]
+    """Aliases that point nowhere, in words."""
+
+
 class Prepared(StageResult):
     """A prepared picture set."""
 

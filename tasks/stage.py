@@ -107,7 +107,7 @@ def _write_request(stage: Stage[R]) -> None:
     directory = stage.directory
     directory.path.mkdir(parents=True, exist_ok=True)
     now, file = current_provenance(), directory.path / PROVENANCE_FILE
-    if file.exists():
+    if file.exists() and not stage.always:
         for difference in differences(Provenance.model_validate_json(file.read_text()), now):
             run_logger().warning("%s resumes work of other code: %s", stage.name, difference)
     write_json(file, now.model_dump())

@@ -72,7 +72,10 @@ def _params(request: TrainRequest) -> dict[str, object]:
 
 
 def _watched(child: TrackedRun, request: TrainRequest) -> Finished[TrainResult]:
-    """Run or reuse, with curves and previews in MLflow while it runs and complete when it has ended."""
+    """Run or reuse, with curves and previews in MLflow while it runs and complete when it has ended.
+
+    Where the training was found and MLflow has its curves already, the new run names that run and has the last values.
+    """
     directory = RunDirectory(Path(request.run_directory))
     window = _Window(child, directory)
     stage = Stage(
@@ -86,7 +89,12 @@ def _watched(child: TrackedRun, request: TrainRequest) -> Finished[TrainResult]:
         observe=window.glance,
     )
     finished = run_or_reuse(stage)
-    window.update()
+    first = tracking.find_run({"stage": "train", "request_hash": request_hash(request)})
+    if finished.reused and first is not None and first.info.status == "FINISHED":
+        tracking.log_tags(child, {"first_run_id": first.info.run_id})
+        tracking.log_metrics(child, finished.result.last_losses)
+    else:
+        window.update()
     return finished
 
 
