@@ -60,14 +60,17 @@ def open_source(source: ImageSource, home: Home) -> Source:
     Raises BadInput for a source that does not exist, is empty or is not of the kind it is said to be, and
     PrerequisiteMissing for a hub data set that cannot be reached.
     """
-    kind = source.kind if source.kind != "auto" else _guess(source.source)
     readers: dict[str, Callable[[], Source]] = {
         "shapeworld": lambda: Scenes(source),
         "folder": lambda: Folder(_existing_folder(source.source)),
         "datasets": lambda: _tables_or_hub(source, home),
         "webdataset": lambda: Archives(_files(source.source, ARCHIVE_SUFFIXES)),
     }
-    return readers[kind]()
+    try:
+        return readers[source.kind if source.kind != "auto" else _guess(source.source)]()
+    except OSError as error:  # no right to look, or a name no file system takes
+        fact = f"{source.source} cannot be looked at: {error.strerror or error}"
+        raise BadInput(fact, field="images.source", choices=ACCEPTED) from error
 
 
 def _guess(name: str) -> str:

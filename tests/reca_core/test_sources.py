@@ -114,7 +114,7 @@ def test_names_that_are_not_utf8_are_shown_as_escapes(tmp_path: Path, pictures: 
     assert "caf\\xe9.png" in labels(entries(opened(tmp_path, pictures)))
 
 
-@pytest.mark.parametrize("name", ["absent", "absent.parquet", "absent-*.tar", "picture.png"])
+@pytest.mark.parametrize("name", ["absent", "absent.parquet", "absent-*.tar", "picture.png", "x" * 300, "nul\0"])
 def test_a_source_that_is_not_there_is_bad_input(tmp_path: Path, name: str) -> None:
     (tmp_path / "picture.png").write_bytes(png(1))
     with pytest.raises(BadInput, match=r"images\.source"):
