@@ -250,7 +250,7 @@ class JudgeRequest(Config):
     benchmark_data: str = unhashed("")
     """Absolute folder with the benchmarks' own files; rendered worlds need none."""
     output_directory: str = unhashed()
-    """Absolute ``answers/<request_hash>``."""
+    """Absolute ``answers/<request_hash>``: transcript.jsonl, judgments.jsonl, parity_judgments.jsonl, scores.json."""
 
 
 class JudgeResult(Record):

@@ -16,9 +16,9 @@ from typing import Any
 from evaluation.benchmark import Benchmark, BenchmarkCard, Judge, PromptPlan
 from reca_core.contracts.errors import BadInput
 
-PUBLISHED = ""
-"""The judge's name in a bare id."""
 FIELD = "evaluation.benchmarks"
+VERSIONS_PER_RULES = 1000
+"""Room for the judge's version below that of the rules."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class JudgeEntry:
     """``package.module:Class``."""
     world: bool
     """True if it judges pictures of a world of its own, for which the benchmark then renders the prompts."""
+    numerics_version: int
+    """Raised by whoever changes an answer of this judge."""
 
 
 BENCHMARKS: dict[str, BenchmarkEntry] = {
@@ -50,7 +52,7 @@ BENCHMARKS: dict[str, BenchmarkEntry] = {
     "gedit": BenchmarkEntry("evaluation.benchmarks.gedit.benchmark:GEdit", (), 1),
 }
 JUDGES: dict[str, JudgeEntry] = {
-    "shapeworld": JudgeEntry("evaluation.judges.shapeworld:ShapeworldJudge", world=True),
+    "shapeworld": JudgeEntry("evaluation.judges.shapeworld:ShapeworldJudge", world=True, numerics_version=1),
 }
 
 
@@ -82,8 +84,10 @@ def _entry(name: str) -> BenchmarkEntry:
 
 
 def numerics_version(benchmark_id: str) -> int:
-    """Version of the rules behind an id. Raises BadInput for an unknown benchmark."""
-    return _entry(split_id(benchmark_id)[0]).numerics_version
+    """Version of the rules and the judge behind an id, in one number. Raises BadInput for an unknown benchmark."""
+    name, judge = split_id(benchmark_id)
+    judge_version = JUDGES[judge].numerics_version if judge in JUDGES else 0
+    return _entry(name).numerics_version * VERSIONS_PER_RULES + judge_version
 
 
 def benchmark_class(name: str) -> type[Any]:

@@ -1,0 +1,114 @@
+"""The pictures to judge: every picture that the prompts ask for, and why some of them cannot be looked at.
+
+A missing or undecodable picture is a fact about the sampling, never a wrong answer of the model: it becomes an Unscored
+judgment. What the prompts did not ask for is not judged.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+from pydantic import ValidationError
+
+from evaluation.benchmark import JudgeTask
+from evaluation.records import Question
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.hashing import sha256_file
+from reca_core.contracts.records import Prompt, Sample
+
+SAMPLES_FILE = "samples.jsonl"
+UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises for files that are no pictures, or only halves of one."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One picture that a prompt asks for."""
+
+    prompt: Prompt
+    seed: int
+    sample: Sample | None
+    """None if it was not made."""
+    picture: Path
+    source: Path | None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """prompt_id and seed."""
+        return self.prompt.prompt_id, self.seed
+
+    def task(self, sample: Sample, question: Question) -> JudgeTask:
+        """A question about this picture."""
+        return JudgeTask(self.prompt, sample, self.picture, self.source, question)
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """A prompts file. Raises BadInput naming the file for lines that are no prompts, or ids that repeat."""
+    prompts = _records(path, Prompt)
+    ids = [prompt.prompt_id for prompt in prompts]
+    repeated = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    if repeated:
+        raise BadInput(f"prompt ids repeat: {', '.join(repeated)}", field=str(path))
+    return prompts
+
+
+def read_subjects(prompts: Sequence[Prompt], prompts_file: Path, samples_directory: Path) -> list[Subject]:
+    """One subject per prompt and seed, in the order of the prompts file."""
+    rows = _records(samples_directory / SAMPLES_FILE, Sample)
+    samples = {(row.prompt_id, row.seed): row for row in rows}
+    return [
+        Subject(
+            prompt=prompt,
+            seed=seed,
+            sample=samples.get((prompt.prompt_id, seed)),
+            picture=_inside(samples_directory, output),
+            source=prompts_file.parent / prompt.source_image if prompt.source_image else None,
+        )
+        for prompt in prompts
+        for seed, output in zip(prompt.seeds, prompt.outputs, strict=True)
+    ]
+
+
+def _records(path: Path, record: type[Prompt] | type[Sample]) -> list:
+    try:
+        return [record.model_validate(row) for row in read_jsonl(path)]
+    except (ValueError, ValidationError) as error:
+        raise BadInput(f"holds a line that is no {record.__name__.lower()}: {error}", field=str(path)) from error
+
+
+def _inside(directory: Path, relative: str) -> Path:
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise BadInput(f"{relative} leaves the samples directory", field="outputs")
+    return directory / pure
+
+
+def why_not(subject: Subject) -> str:
+    """Why a picture cannot be judged; empty if it can. Decodes it once."""
+    if subject.sample is None:
+        return "the picture was not made"
+    if not subject.picture.is_file():
+        return "the picture is missing"
+    if subject.sample.sha256 and sha256_file(subject.picture) != subject.sample.sha256:
+        return "the picture is not the one that was made"
+    if subject.source is not None and not subject.source.is_file():
+        return "the source picture is missing"
+    return next((reason for path in _looked_at(subject) if (reason := _undecodable(path))), "")
+
+
+def _looked_at(subject: Subject) -> list[Path]:
+    return [subject.picture] if subject.source is None else [subject.picture, subject.source]
+
+
+def _undecodable(path: Path) -> str:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except UNDECODABLE as error:
+        return f"{path.name} cannot be decoded: {type(error).__name__}"
+    return ""
