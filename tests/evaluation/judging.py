@@ -46,20 +46,26 @@ def draw_samples(directory: Path, scene_seed: int, plan: PromptPlan = PLAN, fait
     prompts = benchmark.prompts()
     metadata = {name.split("/")[0]: json.loads(text) for name, text in benchmark.companions().items()}
     atomic_write_text(directory / "prompts.jsonl", "".join(prompt.model_dump_json() + "\n" for prompt in prompts))
-    rows = [row for number, prompt in enumerate(prompts) for row in _draw(directory, prompt, scene_seed + 100 * number)]
+    rows = []
+    for number, prompt in enumerate(prompts):
+        for k, output in enumerate(prompt.outputs):
+            asked = faithful or k % 2 == 0
+            draw = scene_seed + 100 * number + k
+            scene = scene_for(metadata[prompt.prompt_id], draw) if asked else scene_from_seed(draw)
+            rows.append(_draw(directory / output, scene, prompt, k))
     append_jsonl(directory / "samples.jsonl", [row.model_dump() for row in rows])
 
 
-def _draw(directory: Path, prompt: Prompt, scene_seed: int) -> list[Sample]:
-    rows = []
-    for offset, (seed, output) in enumerate(zip(prompt.seeds, prompt.outputs, strict=True)):
-        path = directory / output
-        path.parent.mkdir(parents=True, exist_ok=True)
-        render(scene_from_seed(scene_seed + offset), PICTURE_PIXELS).save(path)
-        rows.append(
-            Sample(prompt_id=prompt.prompt_id, seed=seed, text=prompt.text, image_path=output, sha256=sha256_file(path))
-        )
-    return rows
+def _draw(path: Path, scene: Scene, prompt: Prompt, k: int) -> Sample:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    render(scene, PICTURE_PIXELS).save(path)
+    return Sample(
+        prompt_id=prompt.prompt_id,
+        seed=prompt.seeds[k],
+        text=prompt.text,
+        image_path=prompt.outputs[k],
+        sha256=sha256_file(path),
+    )
 
 
 def request_for(samples: Path, output: Path, plan: PromptPlan = PLAN) -> JudgeRequest:
