@@ -46,7 +46,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "post": ("model.vqmodel.", "model.vision_model."),
 }
 """Training stage -> prefixes of the parameters it leaves alone. The tokenizer stage is the exception: it trains only
-``model.vqmodel``. In "post" the aligner learns with the language model it speaks to; both encoders are frozen."""
+DECODER. In "post" the aligner learns with the language model it speaks to; both encoders are frozen."""
+DECODER = ("model.vqmodel.decoder.", "model.vqmodel.post_quant_conv.")
+"""What draws pictures from codes. The encoder and the codebook of a tiny model are set, not trained (tiny_start.py)."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Janus(nn.Module):
             raise BadInput(f"no stage is called {stage!r}", field="training.stage", choices=tuple(STAGES))
         names = [name for name, _ in self.network.named_parameters()]
         if stage == "tokenizer":
-            return frozenset(name for name in names if name.startswith("model.vqmodel."))
+            return frozenset(name for name in names if name.startswith(DECODER))
         return frozenset(name for name in names if not name.startswith(STAGES[stage]))
 
     # ---- what goes in ------------------------------------------------------------------------------------------
@@ -208,8 +210,8 @@ class Janus(nn.Module):
         return next_token.cross_entropy(logits, labels)
 
     def tokenizer_loss(self, images: Images) -> dict[str, LossSum]:
-        """The VQ-VAE's own objective; minimise the plain sum of the terms' means."""
-        return vq.autoencoder_terms(self.network.model.vqmodel, images.target.to(self.device))
+        """The image decoder's error on codes of the picture."""
+        return vq.decoder_terms(self.network.model.vqmodel, images.target.to(self.device))
 
     # ---- what comes out ----------------------------------------------------------------------------------------
 

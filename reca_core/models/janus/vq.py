@@ -1,4 +1,4 @@
-"""Janus' image tokenizer: pixels to codes and back, and the objective that makes a tiny one.
+"""Janus' image tokenizer: pixels to codes and back, and the objective of a tiny one's decoder.
 
 Both sides compare l2-normalised vectors (DeepSeek's VQ-16, ``codebook_l2_norm``). transformers' ``JanusVQVAE.encode``
 does not normalise, so its codes are other codes than the ones the published models were trained on; as RecA's targets
@@ -15,9 +15,6 @@ from torch import Tensor
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from reca_core.objectives.loss_sum import LossSum
-
-COMMITMENT_WEIGHT = 0.25
-"""Of the term that draws the encoder to its codes (van den Oord et al., arXiv 1711.00937, equation 3)."""
 
 
 def pre_quantised(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch code h w"]:
@@ -61,23 +58,17 @@ def grid_side(codes: Int[Tensor, "batch tokens"]) -> int:
     return int(codes.shape[1] ** 0.5)
 
 
-def autoencoder_terms(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height width"]) -> dict[str, LossSum]:
-    """The VQ-VAE objective on the unit sphere; minimise the plain sum of the means.
+def decoder_terms(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height width"]) -> dict[str, LossSum]:
+    """``pixel``: mean absolute plus mean squared error of decoded codes, one count per value; always float32.
 
-    ``pixel``: mean absolute plus mean squared error of the decoded picture, one count per value. ``codebook`` draws
-    codes to the encoder, ``commitment`` (weight included) the encoder to its codes. The decoder's gradient passes the
-    quantiser straight through (arXiv 1711.00937, section 3.2). In float32 also under autocast.
+    Encoder and codebook get no gradient: pulled by a decoder's error, this network's encoder soon puts the whole
+    picture into every code, which a small language model cannot learn to write (tiny_start.py, docs/tiny.md).
     """
     with torch.autocast(pixels.device.type, enabled=False):
-        directions = F.normalize(pre_quantised(vq, pixels), dim=1)
-        codes = quantised(vq, nearest_codes(vq, directions.detach()), directions.shape[2])
-        straight_through = directions + (codes - directions).detach()
-        error = vq.decoder(vq.post_quant_conv(straight_through)) - pixels
-    return {
-        "pixel": _sum(error.abs() + error.square()),
-        "codebook": _sum((codes - directions.detach()).square()),
-        "commitment": _sum(COMMITMENT_WEIGHT * (directions - codes.detach()).square()),
-    }
+        codes = encode_pixels(vq, pixels)
+        grid = quantised(vq, codes, grid_side(codes)).detach()
+        error = vq.decoder(vq.post_quant_conv(grid)) - pixels
+    return {"pixel": _sum(error.abs() + error.square())}
 
 
 def _sum(values: Tensor) -> LossSum:
