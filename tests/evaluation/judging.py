@@ -15,7 +15,7 @@ from evaluation.registry import numerics_version, open_benchmark
 from reca_core.contracts.files import append_jsonl, atomic_write_text
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.records import Prompt, Sample
-from reca_core.data.shapeworld import render, scene_from_seed
+from reca_core.data.shapeworld import Scene, render, scene_for, scene_from_seed
 
 BENCHMARK = "geneval.shapeworld"
 PLAN = PromptPlan(prompts_per_tag=3, pictures_per_prompt=2, first_seed=1000)
