@@ -11,6 +11,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as prefect_run
 from prefect.settings import get_current_settings
+from prefect.utilities.urls import url_for
 
 from reca_core.contracts.base import Config, Record
 from tasks import tracking
@@ -46,9 +47,9 @@ def pipeline_run(flow: str) -> Iterator[RunContext]:
 
 def page() -> str:
     """Address of the running flow run in the Prefect UI; empty where no server shows pages."""
-    if not get_current_settings().server.ui.enabled or os.environ.get("PREFECT_API_URL", "") == "":
+    if not prefect_run.id or not get_current_settings().server.ui.enabled or not os.environ.get("PREFECT_API_URL"):
         return ""
-    return str(prefect_run.ui_url or "")
+    return url_for("flow-run", obj_id=prefect_run.id) or ""
 
 
 def parameters() -> dict[str, Config]:

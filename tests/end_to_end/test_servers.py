@@ -1,0 +1,234 @@
+"""Smoke test with the real servers: what we deploy is scheduled, picked up by a worker, run and tracked.
+
+Two known breakages would pass every other test: a server that does not start with a newer fastapi, and a scheduler
+that silently creates nothing with a newer sqlalchemy (docs/decisions/0002-pins.md).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 90.0
+RUN_SECONDS = 120.0
+STOP_SECONDS = 15.0
+POOL = "reca"
+
+pytestmark = pytest.mark.servers
+
+
+@dataclass
+class Stack:
+    """Two servers and a worker in a home of their own."""
+
+    root: Path
+    prefect_port: int
+    mlflow_port: int
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.prefect_port}/api"
+
+    @property
+    def mlflow(self) -> str:
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the worker has: nothing of the shell that could help it find the repository."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "PYTHON"))
+        }
+        prefect = self.root / "prefect"
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "RECA_HOME": str(self.root / "home"),
+            "PREFECT_HOME": str(prefect),
+            "PREFECT_PROFILES_PATH": str(prefect / "profiles.toml"),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect}/prefect.db",
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+            "MLFLOW_TRACKING_URI": self.mlflow,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def start(self, name: str, *command: str) -> None:
+        with (self.root / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command, env=self.environment, cwd=self.root, stdout=log, stderr=subprocess.STDOUT, process_group=0
+            )
+
+    def log(self, name: str) -> str:
+        return (self.root / f"{name}.log").read_text(errors="replace")[-4000:]
+
+    def call(self, *command: str) -> str:
+        result = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def prefect(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        response = httpx.request(method, f"{self.api}{path}", json=body, timeout=30, trust_env=False)
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.prefect("GET", f"/deployments/name/{name}/reca")
+        return found
+
+    def stop(self) -> None:
+        """End everything; nothing is left that holds a port."""
+        for process in self.processes.values():
+            _signal(process, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+            _signal(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(stack: Stack, name: str, condition: Callable[[], Any], seconds: float) -> Any:
+    """The first true value of ``condition``; fails with the log of ``name``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if name in stack.processes and stack.processes[name].poll() is not None:
+            break
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.25)
+    pytest.fail(f"{name} is not there after {seconds:.0f} s:\n{stack.log(name)}")
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def running(root: Path) -> Iterator[Stack]:
+    stack = Stack(root, free_port(), free_port())
+    (root / "prefect").mkdir()
+    (root / "home").mkdir()
+    with ExitStack() as cleanup:
+        cleanup.callback(stack.stop)
+        stack.start("prefect", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(stack.prefect_port))
+        stack.start(
+            "mlflow", "mlflow", "server", "--host", "127.0.0.1", "--port", str(stack.mlflow_port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "artifacts"),
+        )  # fmt: skip
+        wait_for(stack, "prefect", lambda: answers(f"{stack.api}/health"), START_SECONDS)
+        wait_for(stack, "mlflow", lambda: answers(f"{stack.mlflow}/health"), START_SECONDS)
+        stack.call("prefect", "work-pool", "create", POOL, "--type", "process")
+        stack.call("prefect", "work-pool", "set-concurrency-limit", POOL, "1")
+        stack.call("prefect", "work-queue", "create", "re-evaluate", "--pool", POOL, "--priority", "10")
+        stack.call(
+            "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "deployments/prefect.yaml")
+        )
+        stack.start("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running(tmp_path_factory.mktemp("stack")) as started:
+        yield started
+
+
+def state_of(stack: Stack, flow_run_id: str) -> str:
+    return str(stack.prefect("GET", f"/flow_runs/{flow_run_id}")["state_type"])
+
+
+def trigger(stack: Stack, flow: str, parameters: Mapping[str, Any]) -> str:
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    made = stack.prefect("POST", f"/deployments/{stack.deployment(flow)['id']}/create_flow_run", body)
+    return str(made["id"])
+
+
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def test_the_scheduler_creates_runs_of_the_deployed_schedule(stack: Stack) -> None:
+    deployment = stack.deployment("re-evaluate")
+    assert [schedule["slug"] for schedule in deployment["schedules"]] == ["nightly"]
+    query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 5}
+    runs = wait_for(stack, "prefect", lambda: stack.prefect("POST", "/flow_runs/filter", query), RUN_SECONDS)
+    assert {run["auto_scheduled"] for run in runs} == {True}
+    assert {run["state_type"] for run in runs} == {"SCHEDULED"}
+
+
+def test_every_flow_is_deployed_by_module_with_its_parameters_enforced(stack: Stack) -> None:
+    for flow in ("prepare", "post-train", "train-then-evaluate", "evaluate", "re-evaluate"):
+        deployment = stack.deployment(flow)
+        assert deployment["entrypoint"].startswith("flows.")
+        assert ":" not in deployment["entrypoint"]
+        assert not deployment["pull_steps"]
+        assert deployment["enforce_parameter_schema"] is True
+        assert deployment["parameter_openapi_schema"]["properties"]
+
+
+def test_a_wrong_value_is_refused_by_the_server_and_names_the_field(stack: Stack) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        trigger(stack, "prepare", {"images": {"scenes": -5}})
+    assert "scenes" in caught.value.response.text
+
+
+def test_a_triggered_run_completes_on_a_worker_and_is_tracked(stack: Stack) -> None:
+    parameters = {"images": {"source": "shapeworld", "scenes": 40}}
+    flow_run_id = trigger(stack, "prepare", parameters)
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ENDED, RUN_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    manifests = list((stack.root / "home" / "data").glob("*/manifest.jsonl"))
+    assert len(manifests) == 1
+    query = {"experiment_ids": ["1"], "filter": f"tags.flow_run_id = '{flow_run_id}'"}
+    found = httpx.post(f"{stack.mlflow}/api/2.0/mlflow/runs/search", json=query, timeout=30, trust_env=False).json()
+    (run,) = found["runs"]
+    assert run["info"]["status"] == "FINISHED"
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert tags["prefect_url"] == f"http://127.0.0.1:{stack.prefect_port}/runs/flow-run/{flow_run_id}"
+    links = stack.prefect("POST", "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+    assert any(run["info"]["run_id"] in str(link["data"]) for link in links if link["key"] == "mlflow")
+    logs = stack.prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
+    assert any("pictures" in line["message"] for line in logs)
