@@ -109,6 +109,7 @@ def test_deepseek_s_layout_loads_as_the_same_model(saved: Path, monkeypatch: pyt
     (saved / "model.safetensors").unlink()
     torch.save(theirs, saved / "pytorch_model.bin")
     (saved / "config.json").write_text(json.dumps(PRO_1B))
+    (saved / "chat_template.jinja").write_text("{{ messages[0].content }}")  # a text-only one must not be used
     monkeypatch.setattr(layout, "config_from_deepseek", lambda settings: tiny_janus(tied=False).network.config)
     read = Janus.load(saved)
     assert equal(read, ours)
@@ -117,6 +118,16 @@ def test_deepseek_s_layout_loads_as_the_same_model(saved: Path, monkeypatch: pyt
     again = Janus.load(saved / "again")
     assert equal(again, ours)
     assert again.chat.system_prompt == read.chat.system_prompt
+
+
+def test_a_processor_s_old_template_file_is_read(saved: Path) -> None:
+    template = (saved / "chat_template.jinja").read_text().replace("<|User|>", "<|User|>left ")
+    (saved / "chat_template.jinja").unlink()
+    (saved / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    model = Janus.load(saved)
+    assert "left" in model.tokenizer.convert_ids_to_tokens(model.chat.drawing_prompts(["red"])[0])
+    model.save(saved / "again")
+    assert Janus.load(saved / "again").chat.drawing_prompts(["red"]) == model.chat.drawing_prompts(["red"])
 
 
 def test_renaming_there_and_back_is_the_identity() -> None:

@@ -19,7 +19,6 @@ IMAGE_TAG, BOI_TAG, EOI_TAG = "<image_placeholder>", "<begin_of_image>", "<end_o
 PAD_TAG = "<｜▁pad▁｜>"
 PRO_ROLES = ("<|User|>", "<|Assistant|>")
 ROLES = ("User", "Assistant")
-TURN_END = "\n\n"
 SENTINEL_QUESTION, SENTINEL_ANSWER = "\ue000", "\ue001"
 """Private-use characters that stand for the texts while a template is rendered once."""
 
@@ -58,6 +57,21 @@ class TokenIds:
         return cls(**{role: vocabulary[str(name)] for role, name in names.items()})
 
 
+def deepseek_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The turns that DeepSeek's processor writes, as a chat template: its own layout has no template file."""
+    user, assistant = PRO_ROLES if PRO_ROLES[0] in tokenizer.get_vocab() else ROLES
+    return (
+        "{% for message in messages %}"
+        f"{{{{ '{user}: ' if message.role == 'user' else '{assistant}: ' }}}}"
+        "{% for part in message.content %}"
+        f"{{{{ '{IMAGE_TAG}\\n' if part.type == 'image' else part.text }}}}"
+        "{% endfor %}"
+        "{{ '\\n\\n' if message.role == 'user' else eos_token }}"
+        "{% endfor %}"
+        f"{{{{ '{assistant}:' if add_generation_prompt else '' }}}}"
+    )
+
+
 @dataclass(frozen=True)
 class Frame:
     """What stands before and after the user's text in one kind of turn."""
@@ -70,7 +84,7 @@ class ChatFormat:
     """Turns texts into rows of token ids.
 
     Args:
-        tokenizer: the checkpoint's; its ``chat_template`` decides the wording where it has one.
+        tokenizer: the checkpoint's; its ``chat_template`` decides the wording, DeepSeek's turns where it has none.
         image_tokens: how many embeddings stand for one picture.
         system_prompt: said before questions; "" where the checkpoint was not trained with one.
 
@@ -82,6 +96,7 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.image_tokens = image_tokens
         self.system_prompt = system_prompt
+        self.template: str = tokenizer.chat_template or deepseek_template(tokenizer)
         self.ids = TokenIds.of(tokenizer)
         tags = tokenizer.convert_ids_to_tokens([self.ids.image, self.ids.boi, self.ids.eoi])
         self._tags: tuple[str, ...] = tuple(tags)
@@ -163,18 +178,9 @@ class ChatFormat:
         return Frame(before[len(asked) :], after.rstrip())
 
     def _render(self, picture: bool, answered: bool) -> str:
-        if not self.tokenizer.chat_template:
-            return self._render_deepseek(picture, answered)
         content: list[dict[str, Any]] = [{"type": "image"}] if picture else []
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": SENTINEL_QUESTION}]}]
         if answered:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": SENTINEL_ANSWER}]})
         render: Callable[..., Any] = self.tokenizer.apply_chat_template
-        return str(render(messages, tokenize=False, add_generation_prompt=not answered))
-
-    def _render_deepseek(self, picture: bool, answered: bool) -> str:
-        """DeepSeek's own layout has no template file; its processor writes turns like this."""
-        user, assistant = PRO_ROLES if PRO_ROLES[0] in self.tokenizer.get_vocab() else ROLES
-        image = f"{self._tags[0]}\n" if picture else ""
-        asked = f"{user}: {image}{SENTINEL_QUESTION}{TURN_END}{assistant}:"
-        return f"{asked} {SENTINEL_ANSWER}{self.tokenizer.eos_token}" if answered else asked
+        return str(render(messages, chat_template=self.template, tokenize=False, add_generation_prompt=not answered))

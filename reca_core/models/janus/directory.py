@@ -23,13 +23,21 @@ from transformers.utils import logging
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.contracts.files import atomic_write_bytes, write_json
 from reca_core.data.templates import TEMPLATES as GENERAL_TEMPLATES
-from reca_core.models.janus.chat import TokenIds
+from reca_core.models.janus.chat import TokenIds, deepseek_template
 from reca_core.models.janus.checkpoint import DEEPSEEK_TYPE, Sizes, build, config_from_deepseek, to_native
 from reca_core.models.janus.pictures import PictureTransform
 from reca_core.models.state import read_state
 
 CONFIG, TEMPLATES, PROCESSOR = "config.json", "templates.txt", "processor_config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+CHAT_TEMPLATE, OLD_CHAT_TEMPLATE = "chat_template.jinja", "chat_template.json"
+"""Checkpoints of early 2025 keep the processor's template in the second, where tokenizers do not look."""
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    CHAT_TEMPLATE,
+    OLD_CHAT_TEMPLATE,
+)
 PICTURE_FILES = ("preprocessor_config.json", PROCESSOR)
 SYSTEM_PROMPT_SWITCH = "use_default_system_prompt"
 
@@ -58,14 +66,17 @@ def read(directory: Path) -> Parts:
     network = build(config, to_native(state) if deepseek else state, directory)
     sizes = Sizes.of(config)
     transform = PictureTransform.read(directory, sizes.understanding_side, sizes.target_side)
+    tokenizer = read_tokenizer(directory, deepseek)
     prompted = deepseek or _uses_system_prompt(directory)
     return Parts(
         network,
-        read_tokenizer(directory),
+        tokenizer,
         transform,
         read_templates(directory),
         DEFAULT_SYSTEM_PROMPT if prompted else "",
-        _deepseek_companions(directory, transform) if deepseek else _companions(directory),
+        _deepseek_companions(directory, transform, str(tokenizer.chat_template))
+        if deepseek
+        else _companions(directory),
     )
 
 
@@ -94,7 +105,7 @@ def new_companions(
         return _companions(directory)
 
 
-def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+def read_tokenizer(directory: Path, deepseek: bool = False) -> PreTrainedTokenizerFast:
     """tokenizer.json as it stands: the tokenizer classes named in published configs rebuild it with other rules.
 
     Raises PrerequisiteMissing if it is absent.
@@ -105,7 +116,12 @@ def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
             field=str(directory),
             remedy="use the tokenizer files that were published with these weights",
         )
-    return PreTrainedTokenizerFast.from_pretrained(directory, clean_up_tokenization_spaces=False)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, clean_up_tokenization_spaces=False)
+    if deepseek:
+        tokenizer.chat_template = deepseek_template(tokenizer)  # its own, if any, is for text alone
+    elif (directory / OLD_CHAT_TEMPLATE).is_file():
+        tokenizer.chat_template = read_json(directory / OLD_CHAT_TEMPLATE)["chat_template"]
+    return tokenizer
 
 
 def record_token_ids(network: JanusForConditionalGeneration, ids: TokenIds) -> None:
@@ -151,9 +167,11 @@ def _companions(directory: Path) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in names if (directory / name).is_file()}
 
 
-def _deepseek_companions(directory: Path, transform: PictureTransform) -> dict[str, bytes]:
-    """DeepSeek's tokenizer files, and its processor's settings in transformers' words."""
-    kept = {name: content for name, content in _companions(directory).items() if name not in PICTURE_FILES}
+def _deepseek_companions(directory: Path, transform: PictureTransform, template: str) -> dict[str, bytes]:
+    """DeepSeek's tokenizer files, and its processor's turns and settings in transformers' words."""
+    replaced = {*PICTURE_FILES, CHAT_TEMPLATE, OLD_CHAT_TEMPLATE}
+    kept = {name: content for name, content in _companions(directory).items() if name not in replaced}
+    kept[CHAT_TEMPLATE] = template.encode()
     with tempfile.TemporaryDirectory() as scratch:
         transform.write(Path(scratch))
         write_json(Path(scratch) / PROCESSOR, {"processor_class": "JanusProcessor", SYSTEM_PROMPT_SWITCH: True})
