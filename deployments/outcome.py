@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from deployments.start import Ended
 from deployments.terminal import Terminal
 from evaluation.records import Comparison, ScoreTable
 from reca_core.contracts.home import Home
@@ -22,8 +25,9 @@ STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "unclear": ""}
 REPORT_JSON = "report.json"
 
 
-def show(outcome: Outcome, home: Home, terminal: Terminal, startup_seconds: float, arithmetic: str) -> None:
+def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
     """Everything a person wants to know at the end of a run; the last line names the run directory."""
+    outcome = ended.outcome
     for found, names in sections(outcome):
         show_comparison(found, *names, terminal)
     if not outcome.report:
@@ -31,7 +35,7 @@ def show(outcome: Outcome, home: Home, terminal: Terminal, startup_seconds: floa
             terminal.show(score_table(read_table(Path(path), arithmetic), Path(path)))
     for reason in outcome.incomplete:
         terminal.show(Text(f"incomplete: {reason}", style="red"))
-    _show_seconds(outcome, terminal, startup_seconds)
+    _show_seconds(ended, terminal)
     for name, value in places(outcome, home):
         terminal.line(f"{name:<12} {value}")
     terminal.line(f"run directory {outcome.run_directory}")
@@ -92,14 +96,20 @@ def score_table(scores: ScoreTable, path: Path) -> Table:
     return table
 
 
-def _show_seconds(outcome: Outcome, terminal: Terminal, startup_seconds: float) -> None:
-    stages = {"start": startup_seconds, **outcome.seconds}
-    spent = " · ".join(
-        f"{name} {'reused' if name in outcome.reused else duration(seconds)}" for name, seconds in stages.items()
-    )
-    terminal.line(f"{spent} · in all {duration(sum(stages.values()))}")
-    if outcome.reused:
-        terminal.line(f"reused from an earlier run: {', '.join(outcome.reused)}")
+def _show_seconds(ended: Ended, terminal: Terminal) -> None:
+    """Where the time went; what no stage claims is the orchestration between them."""
+    outcome = ended.outcome
+    between = ended.seconds - ended.startup_seconds - sum(outcome.seconds.values())
+    table = Table(title="seconds", title_justify="left", title_style="bold", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    table.add_row("start", duration(ended.startup_seconds), "imports, Prefect")
+    for name, seconds in outcome.seconds.items():
+        table.add_row(Text(name), duration(seconds), "reused from an earlier run" if name in outcome.reused else "")
+    table.add_row("between stages", duration(max(between, 0.0)), "orchestration, tracking")
+    table.add_row("in all", duration(ended.seconds), "", style="bold")
+    terminal.show(table)
 
 
 def places(outcome: Outcome, home: Home) -> list[tuple[str, str]]:
@@ -107,8 +117,17 @@ def places(outcome: Outcome, home: Home) -> list[tuple[str, str]]:
     version = f"models:/{outcome.version.name}/{outcome.version.version}" if outcome.version else ""
     found = [("registered", version), ("report", Path(outcome.report).as_uri() if outcome.report else "")]
     store, prefect = shlex.quote(outcome.mlflow_store), shlex.quote(str(home.prefect))
-    mlflow = f"mlflow server --workers 1 --backend-store-uri {store}   # http://127.0.0.1:5000"
+    mlflow = (
+        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {tool('mlflow')} server --workers 1 "
+        f"--backend-store-uri {store}   # http://127.0.0.1:5000"
+    )
     found.append(("MLflow", outcome.mlflow_url or (mlflow if outcome.mlflow_store else "")))
-    server = f"PREFECT_HOME={prefect} prefect server start   # http://127.0.0.1:4200"
+    server = f"PREFECT_HOME={prefect} {tool('prefect')} server start   # http://127.0.0.1:4200"
     found.append(("Prefect", outcome.prefect_url or server))
     return [(name, value) for name, value in found if value]
+
+
+def tool(name: str) -> str:
+    """How to call a program of this environment from the person's shell."""
+    installed = Path(sys.executable).parent / name
+    return name if shutil.which(name) == str(installed) else shlex.quote(str(installed))

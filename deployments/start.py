@@ -10,7 +10,10 @@ import contextlib
 import importlib
 import logging
 import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import httpx
 
@@ -26,10 +29,23 @@ from reca_core.contracts.records import Outcome
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 CONSOLE_VARIABLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 HEALTH_SECONDS = 10.0
+DELIVERY_SECONDS = 5.0
 
 
-def run_flow(entry: FlowEntry, parameters: Mapping[str, Config], context: Context) -> Outcome:
+@dataclass(frozen=True)
+class Ended:
+    """A flow run that came to its end."""
+
+    outcome: Outcome
+    startup_seconds: float
+    """Until the flow began: imports and the embedded server."""
+    seconds: float
+    """In all."""
+
+
+def run_flow(entry: FlowEntry, parameters: Mapping[str, Config], context: Context) -> Ended:
     """Run one flow to its end. Raises what its stages raise."""
+    began = time.monotonic()
     enter(context.surroundings)
     os.environ[CONSOLE_VARIABLE] = "INFO" if context.verbose else "CRITICAL"
     with api(context) as wait:
@@ -38,9 +54,10 @@ def run_flow(entry: FlowEntry, parameters: Mapping[str, Config], context: Contex
         from tasks.progress import listening
 
         wait()
+        startup = time.monotonic() - began
         with listening(context.terminal), warnings_to(context.terminal):
             outcome: Outcome = flow(**parameters)
-            return outcome
+            return Ended(outcome, startup, time.monotonic() - began)
 
 
 class _Wait:
@@ -70,7 +87,22 @@ def api(context: Context) -> Iterator[_Wait]:
         os.environ["PREFECT_API_URL"] = server.api_url
         yield _Wait(server)
     finally:
+        deliver()
         server.stop()
+
+
+def deliver() -> None:
+    """Let Prefect hand over the last log lines and events while there is still someone to take them.
+
+    Left to itself it does so when the interpreter ends, and waits a minute for a server that is gone by then.
+    """
+    if "prefect.events.worker" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in (APILogWorker, EventsWorker):
+        service.drain_all(timeout=DELIVERY_SECONDS)
 
 
 def _check_answers(address: str, field: str, command: str) -> None:

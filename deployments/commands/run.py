@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -89,12 +88,12 @@ def read_parameters(flow: str, recipe: recipes.Settings, options: Namespace, con
 
 def execute(flow: str, parameters: Mapping[str, Config], context: Context) -> int:
     """Run a flow and show how it ended."""
-    began = time.monotonic()
-    outcome = run_flow(FLOWS[flow], parameters, context)
-    startup = time.monotonic() - began - sum(outcome.seconds.values())
+    ended = run_flow(FLOWS[flow], parameters, context)
+    outcome = ended.outcome
     evaluation = parameters.get("evaluation", EvaluationPlan())
-    show(outcome, context.surroundings.home, context.terminal, startup, evaluation.model_dump()["arithmetic"])
+    show(ended, context.surroundings.home, context.terminal, evaluation.model_dump()["arithmetic"])
     document = outcome.model_dump(mode="json", exclude={"exit_status"})
+    document["startup_seconds"] = round(ended.startup_seconds, 2)
     document["comparison"] = {
         found.benchmark: {row.name: [row.base, row.trained, row.difference, row.interval] for row in found.rows}
         for found, _ in sections(outcome)
