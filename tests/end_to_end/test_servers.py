@@ -230,5 +230,10 @@ def test_a_triggered_run_completes_on_a_worker_and_is_tracked(stack: Stack) -> N
     assert tags["prefect_url"] == f"http://127.0.0.1:{stack.prefect_port}/runs/flow-run/{flow_run_id}"
     links = stack.prefect("POST", "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
     assert any(run["info"]["run_id"] in str(link["data"]) for link in links if link["key"] == "mlflow")
-    logs = stack.prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
-    assert any("pictures" in line["message"] for line in logs)
+    wait_for(stack, "prefect", lambda: "pictures, 0 unusable files" in "\n".join(logs(stack, flow_run_id)), 15)
+
+
+def logs(stack: Stack, flow_run_id: str) -> list[str]:
+    """What the run said; it arrives in batches, a moment after the run has ended."""
+    lines = stack.prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
+    return [line["message"] for line in lines]
