@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,12 +15,11 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused, PrerequisiteMissing
 from reca_core.contracts.hashing import sha256_tree
-from reca_core.contracts.requests import ModelChoice
+from reca_core.contracts.records import ResolvedModel
 from reca_core.models.janus import directory as layout
 from reca_core.models.janus.adapter import Janus
 from reca_core.models.janus.checkpoint import Sizes, config_from_deepseek, export_deepseek, to_deepseek, to_native
 from reca_core.models.load import load_adapter
-from reca_core.models.resolve import resolve_model
 from tests.reca_core.tiny_janus import save_tiny_janus, tiny_janus
 
 PRO_1B = {
@@ -223,49 +220,15 @@ def test_an_empty_template_file_is_refused(saved: Path) -> None:
         Janus.load(saved)
 
 
-# ---- from a choice to a model ----------------------------------------------------------------------------------
+# ---- through the registry --------------------------------------------------------------------------------------
 
 
-def test_a_directory_resolves_to_its_family_and_hash_and_loads(saved: Path, tmp_path: Path) -> None:
-    model = resolve_model(ModelChoice(source=str(saved)), tmp_path / "cache")
-    assert (model.family, model.path, model.sha256) == ("janus", str(saved.resolve()), sha256_tree(saved))
+def test_a_resolved_model_loads_through_the_registry(saved: Path) -> None:
+    model = ResolvedModel(name="tiny", family="janus", path=str(saved), sha256=sha256_tree(saved))
     assert equal(load_adapter(model), Janus.load(saved))  # type: ignore[arg-type]
 
 
-def test_both_model_types_mean_janus(saved: Path, tmp_path: Path) -> None:
-    for model_type in ("janus", "multi_modality"):
-        (saved / "config.json").write_text(json.dumps({"model_type": model_type}))
-        assert resolve_model(ModelChoice(source=str(saved)), tmp_path).family == "janus"
-
-
-@pytest.mark.parametrize("config", [{"model_type": "gpt2"}, {}, []])
-def test_a_config_of_no_family_is_refused(saved: Path, config: object) -> None:
-    (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointRefused, match="model_type"):
-        resolve_model(ModelChoice(source=str(saved)), saved)
-
-
-def test_a_hub_id_without_a_network_is_a_missing_prerequisite_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PrerequisiteMissing) as refusal:
-        resolve_model(ModelChoice(source="deepseek-community/Janus-Pro-1B"), tmp_path)
-    assert "deepseek-community/Janus-Pro-1B" in str(refusal.value)
-    assert "hf download" in refusal.value.remedy
-
-
-@pytest.mark.parametrize("source", ["./nowhere", "/nowhere", "tiny-janos", "a/b/c"])
-def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(source: str, tmp_path: Path) -> None:
-    with pytest.raises(PrerequisiteMissing, match="tiny-janus"):
-        resolve_model(ModelChoice(source=source), tmp_path)
-
-
-def test_a_registered_version_belongs_to_the_tracking_store(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="registered"):
-        resolve_model(ModelChoice(source="models:/tiny@champion"), tmp_path)
-
-
-def test_resolving_imports_no_torch() -> None:
-    code = "import sys, reca_core.models.resolve; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_an_unregistered_family_is_refused_with_the_choices(saved: Path) -> None:
+    model = ResolvedModel(name="tiny", family="janos", path=str(saved), sha256=sha256_tree(saved))
+    with pytest.raises(BadInput, match="janus"):
+        load_adapter(model)
