@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -40,6 +41,8 @@ from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import Prompt
+
+Item = TypeVar("Item")
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +216,7 @@ def _same_judge(path: Path, judge: Judge) -> None:
         )
 
 
-def _windows(items: Sequence, size: int) -> Iterator[list]:
+def _windows(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while window := list(itertools.islice(iterator, max(size, 1))):
         yield window

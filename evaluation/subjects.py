@@ -10,16 +10,20 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from PIL import Image
 from pydantic import ValidationError
 
 from evaluation.benchmark import JudgeTask
 from evaluation.records import Question
+from reca_core.contracts.base import Record
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.records import Prompt, Sample
+
+R = TypeVar("R", bound=Record)
 
 SAMPLES_FILE = "samples.jsonl"
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
@@ -74,7 +78,7 @@ def read_subjects(prompts: Sequence[Prompt], prompts_file: Path, samples_directo
     ]
 
 
-def _records(path: Path, record: type[Prompt] | type[Sample]) -> list:
+def _records(path: Path, record: type[R]) -> list[R]:
     try:
         return [record.model_validate(row) for row in read_jsonl(path)]
     except (ValueError, ValidationError) as error:

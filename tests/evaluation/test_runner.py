@@ -82,7 +82,12 @@ def test_killed_three_times_it_ends_with_the_same_bytes_and_nothing_asked_twice(
         child.send_signal(signal.SIGKILL)
         child.communicate()
     assert not (output / "DONE.json").exists()
-    assert start(samples, output, ask_log).wait(DEADLINE_SECONDS) == 0
+    last = start(samples, output, ask_log)
+    out, _ = last.communicate(timeout=DEADLINE_SECONDS)
+    assert last.returncode == 0
+    progress = [point for line in out.decode().splitlines() if (point := parse_progress(line))]
+    assert [point.done for point in progress] == list(range(1, progress[-1].total + 1))
+    assert {(point.stage, point.unit) for point in progress} == {("judge", "picture")}
 
     for name in ("scores.json", "judgments.jsonl", "parity_judgments.jsonl"):
         assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
@@ -126,11 +131,43 @@ def test_asked_to_stop_it_keeps_its_replies_and_exits_130(samples: Path, tmp_pat
     child = start(samples, output, tmp_path / "asked.txt")
     wait_for_lines(output / "transcript.jsonl", 3)
     child.send_signal(signal.SIGTERM)
-    out, _ = child.communicate(timeout=DEADLINE_SECONDS)
+    child.communicate(timeout=DEADLINE_SECONDS)
     assert child.returncode == 130
     assert lines_of(output / "transcript.jsonl") >= 3
-    progress = [point for line in out.decode().splitlines() if (point := parse_progress(line))]
-    assert all(point.stage == "judge" and point.unit == "picture" for point in progress)
+    assert not (output / "DONE.json").exists()
+
+
+def test_it_dies_with_its_parent(samples: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers"
+    code = (
+        "import os, subprocess, sys; from reca_core.contracts.lifeline import child_environment; "
+        "child = subprocess.Popen(sys.argv[1:], env=child_environment(os.environ)); print(child.pid, flush=True); "
+        "child.wait()"
+    )
+    output.mkdir()
+    request = output / "request.json"
+    request.write_text(request_for(samples, output).model_dump_json())
+    environment = {**os.environ, ASK_LOG: str(tmp_path / "asked.txt")}
+    command = [sys.executable, "-c", code, sys.executable, "-c", SLOW_LAUNCH, "judge", str(request)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        judge = int(parent.stdout.readline())
+        wait_for_lines(output / "transcript.jsonl", 1)
+        parent.kill()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while Path(f"/proc/{judge}/stat").exists() and "Z" not in Path(f"/proc/{judge}/stat").read_text().split(")")[1][:3]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not (output / "DONE.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["judge"], ["score", "x"], ["judge", "nowhere.json"]])
+def test_the_launcher_refuses_what_it_cannot_read(arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "evaluation.launch", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "usage" in ended.stderr or "nowhere.json" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_missing_broken_and_changed_pictures_are_unscored_never_wrong(tmp_path: Path) -> None:
