@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import golden_folder, required_groups
+
 ABSOLUTE_TOLERANCE = 1e-9
 """Between recorded and computed floats; values that upstream rounds are compared exactly."""
 
@@ -37,3 +39,9 @@ def report(capsys: pytest.CaptureFixture[str], name: str, checked: int, expected
     with capsys.disabled():
         sys.stdout.write(f"\n{name}: {checked} of {expected} cases reproduced ")
     assert checked == expected
+
+
+def skip_module_without_goldens() -> None:
+    """One skip for a whole module where there is no golden folder; where it is required, every test says so itself."""
+    if not golden_folder().is_dir() and "goldens" not in required_groups():
+        pytest.skip(f"goldens: {golden_folder()} is not a folder: set RECA_GOLDENS", allow_module_level=True)

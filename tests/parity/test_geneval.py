@@ -15,8 +15,16 @@ from evaluation.benchmarks.geneval.crops import GREY, colour_crop
 from evaluation.benchmarks.geneval.geometry import DEFAULT_POSITION_MARGIN, iou, relative_position
 from evaluation.benchmarks.geneval.requirement import TAGS
 from evaluation.records import Judgment, Scored
-from tests.parity.golden_cases import ABSOLUTE_TOLERANCE, document_of, lines_of, raw_count, report
+from tests.parity.golden_cases import (
+    ABSOLUTE_TOLERANCE,
+    document_of,
+    lines_of,
+    raw_count,
+    report,
+    skip_module_without_goldens,
+)
 
+skip_module_without_goldens()
 pytestmark = pytest.mark.goldens
 
 

@@ -15,8 +15,16 @@ from evaluation.benchmarks.imgedit import summary
 from evaluation.benchmarks.imgedit.ratings import EDIT_TYPES, RATING, score_reply
 from evaluation.benchmarks.imgedit.recorded import judgments, read_items
 from evaluation.records import Scored, Unscored
-from tests.parity.golden_cases import ABSOLUTE_TOLERANCE, document_of, lines_of, raw_count, report
+from tests.parity.golden_cases import (
+    ABSOLUTE_TOLERANCE,
+    document_of,
+    lines_of,
+    raw_count,
+    report,
+    skip_module_without_goldens,
+)
 
+skip_module_without_goldens()
 pytestmark = [pytest.mark.goldens, pytest.mark.benchmark_data]
 
 
