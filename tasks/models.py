@@ -21,7 +21,7 @@ from reca_core.contracts.requests import ModelChoice
 from tasks.home import current_home
 
 FIELD = "model.source"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 """What a checkpoint in transformers layout consists of; weights in pickles are not fetched."""
 HUB_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
@@ -100,7 +100,7 @@ def _directory_name(directory: Path) -> str:
 def _fetch(choice: ModelChoice, home: Home) -> Path:
     """The hub's snapshot of a model, into the user's own hub cache if they have one, else below the home."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     theirs = any(os.environ.get(name) for name in HUB_CACHE_VARIABLES)
     try:
@@ -110,6 +110,8 @@ def _fetch(choice: ModelChoice, home: Home) -> Path:
             cache_dir=None if theirs else home.cache / "hub",
             allow_patterns=HUB_FILES,
         )
+    except HFValidationError as error:
+        raise BadInput(f"{choice.source!r} cannot be a hub id", field=FIELD, remedy="OWNER/NAME") from error
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise PrerequisiteMissing(
             f"{choice.source} could not be fetched from the hub: {error}",

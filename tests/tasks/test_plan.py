@@ -1,0 +1,80 @@
+"""A request's hash depends on what is computed, and on nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reca_core.contracts.errors import BadInput, PrerequisiteMissing
+from reca_core.contracts.hashing import request_hash
+from reca_core.contracts.home import Home, RunDirectory
+from reca_core.contracts.records import PreparedData, ResolvedModel
+from reca_core.contracts.requests import (
+    CaptionSource,
+    EvaluationPlan,
+    LossTerms,
+    SamplingSettings,
+    TrainingPlan,
+    TrainRequest,
+)
+from tasks import plan
+
+BASE = ResolvedModel(name="tiny", family="janus", path="/models/tiny", sha256="b" * 64, source="tiny")
+DATA = PreparedData(digest="d" * 64, directory="/home/data/d", pictures=3, quarantined=0)
+TRAINING = TrainingPlan(steps=10)
+
+
+def train(
+    home: str = "/home",
+    base: ResolvedModel = BASE,
+    data: PreparedData = DATA,
+    captions: CaptionSource = CaptionSource(),
+    training: TrainingPlan = TRAINING,
+) -> TrainRequest:
+    return plan.train_request(Home(Path(home)), base, data, LossTerms(), captions, training)
+
+
+def test_a_training_is_named_by_what_it_computes() -> None:
+    request = train()
+    assert request.run_directory == f"/home/runs/{request_hash(request)}"
+    elsewhere = train(
+        "/elsewhere",
+        BASE.model_copy(update={"path": "/other", "name": "x", "source": "models:/x/1"}),
+        DATA.model_copy(update={"directory": "/other", "quarantined": 7, "reused": True}),
+        training=TRAINING.model_copy(update={"device": "cuda", "processes": 4, "checkpoint_every_steps": 3}),
+    )
+    assert request_hash(elsewhere) == request_hash(request)
+    assert request_hash(train(training=TrainingPlan(steps=11))) != request_hash(request)
+    assert request_hash(train(data=DATA.model_copy(update={"digest": "e" * 64}))) != request_hash(request)
+    assert request_hash(train(base=BASE.model_copy(update={"sha256": "c" * 64}))) != request_hash(request)
+
+
+def test_the_content_of_a_caption_file_is_part_of_the_identity(tmp_path: Path) -> None:
+    file = tmp_path / "captions.json"
+    with pytest.raises(PrerequisiteMissing, match=r"captions\.json"):
+        train(captions=CaptionSource(source=str(file)))
+    file.write_text("[]")
+    before = request_hash(train(captions=CaptionSource(source=str(file))))
+    file.write_text("[1]")
+    assert request_hash(train(captions=CaptionSource(source=str(file)))) != before
+
+
+def test_an_unknown_family_is_refused_with_the_choices() -> None:
+    with pytest.raises(BadInput, match="janus"):
+        train(base=BASE.model_copy(update={"family": "unheard-of"}))
+
+
+def test_samples_and_answers_lie_where_their_hashes_say() -> None:
+    home = Home(Path("/home"))
+    sample = plan.sample_request(home, BASE, "p" * 64, SamplingSettings())
+    assert sample.output_directory == f"/home/samples/{request_hash(sample)}"
+    assert sample.prompts_file == f"{sample.output_directory}/prompts.jsonl"
+    other = plan.sample_request(home, BASE, "q" * 64, SamplingSettings())
+    assert request_hash(other) != request_hash(sample)
+    judge = plan.judge_request(
+        home, "geneval.shapeworld", 1, RunDirectory(Path(sample.output_directory)), "p" * 64, "s" * 64,
+        EvaluationPlan(), "",
+    )  # fmt: skip
+    assert judge.output_directory == f"/home/answers/{request_hash(judge)}"
+    assert judge.samples_directory == sample.output_directory
