@@ -140,6 +140,8 @@ class JudgeTask:
     source: Path | None
     """The picture before the edit, where the benchmark has one."""
     question: Question
+    ask: int = 0
+    """How often this question was asked about this picture before: a judge that keeps replies must not repeat one."""
 
 
 @runtime_checkable
