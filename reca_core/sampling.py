@@ -23,7 +23,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from reca_core.contracts.errors import BadInput, StageFailed
-from reca_core.contracts.files import append_jsonl, atomic_write_text, read_jsonl, remove_leftovers, run_lock, write_json
+from reca_core.contracts.files import (
+    append_jsonl,
+    atomic_write_text,
+    read_jsonl,
+    remove_leftovers,
+    run_lock,
+    write_json,
+)
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests

@@ -92,8 +92,8 @@ def read_jsonl(path: Path) -> Iterator[Any]:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what writes that a kill interrupted left under temporary names. Only for who holds the directory's lock."""
-    for leftover in directory.rglob(".*.tmp"):
+    """Remove what interrupted writes left under temporary names. Only for who holds the directory's lock."""
+    for leftover in list(directory.rglob(".*.tmp")):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

@@ -92,9 +92,13 @@ def _shard(step: TrainingStep, layout: Layout) -> TrainingStep:
 
 
 def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """The transformer layers, by the class names that the network declares as indivisible (``_no_split_modules``)."""
+    """The layers that stand in a list and that the network declares as indivisible (``_no_split_modules``).
+
+    Both, because a declared module outside a list, such as a codebook, is read past its ``forward``.
+    """
     names = {name for module in network.modules() for name in (getattr(module, "_no_split_modules", None) or ())}
-    return [module for module in network.modules() if type(module).__name__ in names]
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    return [layer for layers in lists for layer in layers if type(layer).__name__ in names]
 
 
 @contextlib.contextmanager
@@ -109,7 +113,10 @@ def local_gradients(module: nn.Module, last_pass: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_parameters(module: nn.Module) -> Iterator[None]:
-    """Inside the block sub-modules of a sharded module may be called past its ``forward``: for previews and saving."""
+    """Inside the block sub-modules of a sharded module may be called past its ``forward``, by all ranks together.
+
+    ``state_dict`` still gives shards there.
+    """
     shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in shards:
         part.unshard()

@@ -24,8 +24,17 @@ from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import CheckpointRef, TrainResult
 from reca_core.contracts.requests import TrainRequest
+from reca_core.models.unified import UnifiedModel
 from reca_core.training import checkpoint, guards, setup
-from reca_core.training.distributed import Layout, joined, tell_everyone, wait_for_all, whole_parameters, wrap
+from reca_core.training.distributed import (
+    Layout,
+    joined,
+    tell_everyone,
+    wait_for_all,
+    whole,
+    whole_parameters,
+    wrap,
+)
 from reca_core.training.ema import MovingAverage
 from reca_core.training.loop import LOSS, Clock, StepReport, Updater
 from reca_core.training.metrics import MetricsLog, loss_key
@@ -131,7 +140,10 @@ class Training:
         """Take the steps that are left, check, export, and write DONE.json."""
         self._train()
         idle = sorted(name for name, parameter in self.parameters.items() if not self.optimizer.state.get(parameter))
+        # Before the last checkpoint: an attempt after a failed check must meet the fault again, not skip past it.
         self._check_weights(idle)
+        if self.done > self.resumed:
+            self._save()
         self._export()
         if self.layout.leads:
             write_json(self.run.done, self._result(idle).model_dump())
@@ -169,9 +181,11 @@ class Training:
         if self.previews and (last or self.done % self.plan.preview_every_steps == 0):
             with whole_parameters(self.module):
                 self.previews.make(self.done)
-        if last or report.stop or self.done % self.plan.checkpoint_every_steps == 0:
+        if last:
+            return
+        if report.stop or self.done % self.plan.checkpoint_every_steps == 0:
             self._save()
-        if report.stop and not last:
+        if report.stop:
             raise Interrupted(
                 f"stopped on request after step {self.done} of {self.plan.steps}; the checkpoint is written",
                 field=str(self.run.path),
@@ -201,21 +215,29 @@ class Training:
             guards.check_changed(self.base.trained, trained, idle)
 
     def _export(self) -> None:
-        with whole_parameters(self.module):
-            if self.layout.leads:
-                self._write_model(self.run.final)
-            if self.average is not None and self.layout.leads:
-                with self.average.applied():
-                    self._write_model(self.run.path / AVERAGE_FOLDER)
+        self._write_model(self.run.final)
+        if self.average is not None:
+            with self.average.applied():
+                self._write_model(self.run.path / AVERAGE_FOLDER)
 
     def _write_model(self, folder: Path) -> None:
         """The family's own layout, whole or not at all."""
+        adapter = self._gathered()
+        if not self.layout.leads:
+            return
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        self.adapter.save(temporary)
+        adapter.save(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
         sync_directory(folder.parent)
+
+    def _gathered(self) -> UnifiedModel:
+        """The adapter to save. A sharded network cannot be saved by one rank: its weights go into a fresh base."""
+        if not self._sharded:
+            return self.adapter
+        weights = {name: whole(parameter) for name, parameter in self.parameters.items()}
+        return setup.base_with(self.request, weights) if self.layout.leads else self.adapter
 
     def _result(self, idle: list[str]) -> TrainResult:
         final = CheckpointRef(path=str(self.run.final), step=self.done, sha256=sha256_tree(self.run.final))

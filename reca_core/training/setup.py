@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.hashing import canonical_json
@@ -67,6 +67,16 @@ def load_model(request: TrainRequest, layout: Layout) -> UnifiedModel:
     """The base model, in float32 on its device, with gradients where the stage wants them."""
     adapter = load_adapter(request.model, str(layout.device))
     set_trainable(adapter.network, adapter.trainable_names(request.training.stage))
+    return adapter
+
+
+@torch.no_grad()
+def base_with(request: TrainRequest, weights: Mapping[str, Tensor]) -> UnifiedModel:
+    """The base model on the CPU with trained weights put in place."""
+    adapter = load_adapter(request.model)
+    parameters = dict(adapter.network.named_parameters())
+    for name, value in weights.items():
+        parameters[name].copy_(value)
     return adapter
 
 

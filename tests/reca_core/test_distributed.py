@@ -1,0 +1,122 @@
+"""Two processes compute what one computes: same losses to five digits, replicated or sharded, any split."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.requests import LossTerms, TrainRequest
+from reca_core.training import setup
+from reca_core.training.distributed import Layout, repeated_blocks
+from tests.reca_core.children import WAIT_SECONDS, launch, start
+from tests.reca_core.training_rig import ONE_PROCESS, request, train, write_request
+
+DIGITS = 1e-5
+EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
+SETTINGS = {"steps": 5, "images_per_step": 7, "checkpoint_every_steps": 2, "preview_every_steps": 2}
+
+
+def train_on_two(asked: TrainRequest) -> None:
+    """The two ranks as torchrun would start them, without its start-up time."""
+    path, port = write_request(asked), free_port()
+    ranks = [start(launch_rank, path, rank, port) for rank in range(2)]
+    for rank in ranks:
+        rank.join(WAIT_SECONDS)
+        rank.kill()  # one that hangs must not outlive the test; one that has ended does not mind
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+
+
+def launch_rank(path: Path, rank: int, port: int) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    launch("train", path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def torchrun(asked: TrainRequest) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reca_core.launch", "train", str(write_request(asked))],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    rows = read_jsonl(run / "metrics.jsonl")
+    return [
+        {name: value for name, value in row.items() if name.endswith("loss") or name == "train/gradient_norm"}
+        for row in rows
+    ]
+
+
+def assert_same_training(run: Path, other: Path) -> None:
+    for one, two in zip(losses(run), losses(other), strict=True):
+        assert two == pytest.approx(one, rel=DIGITS)
+    first, second = (load_file(place / "final" / "model.safetensors") for place in (run, other))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize(("sharding", "per_pass"), [("replicate", 0), ("replicate", 2), ("shard", 0), ("shard", 2)])
+def test_two_processes_train_as_one_does(tmp_path: Path, sharding: str, per_pass: int) -> None:
+    alone = request(tmp_path, "alone", EVERY_TERM, **SETTINGS)
+    train(alone)
+    both = request(tmp_path, "both", EVERY_TERM, processes=2, sharding=sharding, images_per_pass=per_pass, **SETTINGS)
+    train_on_two(both)
+    assert_same_training(tmp_path / "alone", tmp_path / "both")
+    previews = [row["step"] for row in read_jsonl(tmp_path / "both" / "previews" / "index.jsonl")]
+    assert sorted(set(previews)) == [0, 2, 4, 5]
+
+
+def test_a_training_may_go_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    alone = request(tmp_path, "alone", EVERY_TERM, **SETTINGS)
+    train(alone)
+    shutil.copytree(tmp_path / "alone", tmp_path / "moved")
+    for written in ("DONE.json", "final", "checkpoints/step-00000005"):
+        path = tmp_path / "moved" / written
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    train_on_two(request(tmp_path, "moved", EVERY_TERM, processes=2, sharding="shard", **SETTINGS))
+    assert json.loads((tmp_path / "moved" / "DONE.json").read_text())["resumed_from_step"] == 4
+    assert_same_training(tmp_path / "alone", tmp_path / "moved")
+
+
+def test_the_status_of_a_rank_is_the_status_of_the_run(tmp_path: Path) -> None:
+    asked = request(tmp_path, processes=2, losses=LossTerms(reconstruction=0, image_to_text=0, text=0))
+    finished = torchrun(asked)
+    assert finished.returncode == 2
+    assert "every loss term has weight 0" in finished.stderr
+
+
+def test_fewer_pictures_than_processes_are_refused(tmp_path: Path) -> None:
+    asked = request(tmp_path, images_per_step=2)
+    adapter = setup.load_model(asked, ONE_PROCESS)
+    with pytest.raises(BadInput, match="2 pictures cannot be divided over 3 processes"):
+        setup.open_data(asked, adapter, Layout(0, 3, torch.device("cpu")))
+
+
+def test_the_layers_that_repeat_are_what_is_sharded(tmp_path: Path) -> None:
+    network = setup.load_model(request(tmp_path), ONE_PROCESS).network
+    kinds = {type(block).__name__ for block in repeated_blocks(network)}
+    assert "LlamaDecoderLayer" in kinds
+    assert "JanusVisionEncoderLayer" in kinds
+    assert "JanusVQVAEVectorQuantizer" not in kinds, "its codebook is read past its forward"
