@@ -25,6 +25,8 @@ from tasks.run import RunContext
 
 REPORT_FILE = "report.html"
 ARTIFACT_KEY = "comparison"
+MARKDOWN = "\\`*_{}[]()#+!|~"
+"""Letters that mean something in a table cell."""
 
 
 @verb("report")
@@ -122,5 +124,5 @@ def _number(value: float | None) -> str:
 
 def cell(text: str) -> str:
     """Text inside a markdown table: no markup of any kind survives."""
-    plain = html.escape(" ".join(text.split()))
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+!|~" else letter for letter in plain)
+    plain = "".join(f"\\{letter}" if letter in MARKDOWN else letter for letter in " ".join(text.split()))
+    return html.escape(plain)
