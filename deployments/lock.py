@@ -25,6 +25,7 @@ RUNTIME_LOCK = ROOT / "requirements.lock"
 DEVELOPMENT_LOCK = ROOT / "requirements-dev.lock"
 EXACT_PINS = ("torch==2.13.0",)
 """A torch without an exact pin resolves to the newest build, which pulls gigabytes of CUDA packages on any machine."""
+DEVELOPMENT_EXTRAS = ("postgres", "judges", "dev")
 HEADER = "# Written by `make lock` from the ranges in pyproject.toml. Do not edit by hand.\n"
 
 
@@ -64,7 +65,7 @@ def read_lock(path: Path) -> dict[str, str]:
 
 def write() -> None:
     """Resolve both sets together, so that development tools can never move a runtime version."""
-    everything = resolve(requirements(("postgres", "dev")))
+    everything = resolve(requirements(DEVELOPMENT_EXTRAS))
     runtime_names = resolve([Requirement(f"{name}=={version}") for name, version in direct(everything).items()])
     runtime = {name: everything[name] for name in sorted(runtime_names)}
     extra = {name: version for name, version in sorted(everything.items()) if name not in runtime}
@@ -88,7 +89,7 @@ def faults() -> list[str]:
     locked = read_lock(RUNTIME_LOCK)
     found = _range_faults(locked, requirements(()), RUNTIME_LOCK.name)
     return found + _range_faults(
-        locked | read_lock(DEVELOPMENT_LOCK), requirements(("postgres", "dev")), DEVELOPMENT_LOCK.name
+        locked | read_lock(DEVELOPMENT_LOCK), requirements(DEVELOPMENT_EXTRAS), DEVELOPMENT_LOCK.name
     )
 
 
