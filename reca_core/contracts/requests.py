@@ -95,6 +95,8 @@ class CaptionSource(Config):
     """shapeworld, or a JSON file in LLaVA format (image paths relative to the file)."""
     rich_fraction: float = Field(0.2, ge=0, le=1, title="Fraction of rich captions")
     """How often a rendered scene's caption also names colours, counts and places; the rest names objects only."""
+    described_fraction: float = Field(0.25, ge=0, le=1, title="Fraction of descriptions")
+    """How often the question about a rendered scene asks for all of it instead of one detail."""
     seed: int = Field(500_000, ge=0, title="Seed")
     """First seed of the scenes that captions are made for."""
 

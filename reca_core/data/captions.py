@@ -23,6 +23,7 @@ from PIL import Image
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import CaptionSource, LossTerms
+from reca_core.contracts.world import DESCRIBE_QUESTION
 from reca_core.data import shapeworld
 from reca_core.data.feed import Order, keyed_choice, keyed_fraction
 from reca_core.data.images import load_picture
@@ -93,8 +94,11 @@ class ShapeworldCaptions:
         return keyed_fraction(self.source.seed, "rich", position) < self.source.rich_fraction
 
     def asked(self, position: int) -> Asked:
-        """One of the scene's questions."""
+        """One of the scene's questions, or what is in it altogether: many words to learn from at once."""
         seed = self.source.seed + position
+        if keyed_fraction(self.source.seed, "described", position) < self.source.described_fraction:
+            whole = shapeworld.description(shapeworld.scene_from_seed(seed))
+            return Asked(self._picture(seed), DESCRIBE_QUESTION, whole)
         pairs = shapeworld.questions(shapeworld.scene_from_seed(seed), seed)
         question, answer = keyed_choice(pairs, self.source.seed, "asked", position)
         return Asked(self._picture(seed), question, answer)
