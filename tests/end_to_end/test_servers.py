@@ -21,6 +21,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.end_to_end.rig import processes_of, save_smallest_janus, settings
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
 RUN_SECONDS = 120.0
@@ -187,6 +189,11 @@ def trigger(stack: Stack, flow: str, parameters: Mapping[str, Any]) -> str:
     return str(made["id"])
 
 
+def cancel(stack: Stack, flow_run_id: str) -> None:
+    """What the cancel button of the UI does."""
+    stack.prefect("POST", f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING"}})
+
+
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -237,3 +244,58 @@ def logs(stack: Stack, flow_run_id: str) -> list[str]:
     """What the run said; it arrives in batches, a moment after the run has ended."""
     lines = stack.prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}})
     return [line["message"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_smallest_janus(tmp_path_factory.mktemp("model") / "smallest")
+
+
+def children(stack: Stack) -> dict[int, str]:
+    """Stage processes of the stack's home."""
+    return {pid: line for pid, line in processes_of(stack.root / "home").items() if ".launch " in line}
+
+
+def flow_processes(stack: Stack) -> dict[int, str]:
+    """Flow run processes that the worker started."""
+    return {pid: line for pid, line in processes_of(stack.root / "home").items() if "prefect.engine" in line}
+
+
+def test_the_whole_pipeline_runs_on_a_worker(stack: Stack, model: Path) -> None:
+    flow_run_id = trigger(stack, "train-then-evaluate", settings(model))
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ENDED, 2 * RUN_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    artifacts = stack.prefect("POST", "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+    assert {"mlflow", "comparison"} <= {artifact["key"] for artifact in artifacts}
+    assert any(artifact["type"] == "progress" and artifact["data"] == 100 for artifact in artifacts)
+    url = f"{stack.mlflow}/api/2.0/mlflow/model-versions/search"
+    found = httpx.get(url, params={"filter": "name = 'reca-smallest'"}, timeout=30, trust_env=False).json()
+    (version,) = found["model_versions"]
+    assert {tag["key"]: tag["value"] for tag in version["tags"]}["flow_run_id"] == flow_run_id
+
+
+LONG = 100_000
+
+
+def begin_long_training(stack: Stack, model: Path) -> str:
+    """A training far from its end, begun and stepping."""
+    parameters = {name: value for name, value in settings(model, LONG).items() if name != "evaluation"}
+    flow_run_id = trigger(stack, "post-train", parameters)
+    wait_for(stack, "worker", lambda: list((stack.root / "home").glob("runs/*/checkpoints/step-0*")), RUN_SECONDS)
+    assert children(stack)
+    return flow_run_id
+
+
+def test_a_cancel_from_the_ui_ends_every_process_of_the_run(stack: Stack, model: Path) -> None:
+    flow_run_id = begin_long_training(stack, model)
+    cancel(stack, flow_run_id)
+    wait_for(stack, "worker", lambda: not children(stack) and not flow_processes(stack), 30)
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CANCELLED", 30)
+
+
+def test_killing_the_flow_process_leaves_nothing_alive(stack: Stack, model: Path) -> None:
+    flow_run_id = begin_long_training(stack, model)
+    for pid in flow_processes(stack):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(stack, "worker", lambda: not children(stack), 10)
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CRASHED", 30)
