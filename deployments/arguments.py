@@ -105,8 +105,6 @@ def _run_options(parser: argparse.ArgumentParser, flow: str = "") -> None:
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
     _setting_options(parser)
     parser.add_argument("--settings", action="store_true", help="list every setting of the flow and stop")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
-    parser.add_argument("--print-hash", action="store_true", help="print the request hash and start nothing")
 
 
 def _setting_options(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +112,8 @@ def _setting_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", metavar="A.B=VALUE", action="append", default=[], dest="sets", help="one setting; repeatable"
     )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
+    parser.add_argument("--print-hash", action="store_true", help="print the request hash and start nothing")
 
 
 def _score(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ Prefect would start such a server by itself, but leave it running when the run i
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -58,8 +57,14 @@ class EmbeddedServer:
         self._migrating.acquire()
         command = [sys.executable, "-m", "deployments.embedded", str(self.port)]
         with self.log.open("ab") as log:
-            environment = child_environment(os.environ | SERVER_VARIABLES)
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=child_environment(os.environ | SERVER_VARIABLES),
+                process_group=0,  # Ctrl-C in the terminal is for the run, which then stops its server
+            )
 
     def wait(self) -> None:
         """Return when the API answers. Raises PrerequisiteMissing with the server's last lines if it never does."""
@@ -110,10 +115,9 @@ def free_port() -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until told to stop. Ctrl-C in the terminal reaches the run, which then stops its server."""
+    """Serve until told to stop."""
     (port,) = (int(argument) for argument in arguments)
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import uvicorn
     from prefect.server.api.server import create_app
 

@@ -104,7 +104,11 @@ def _folder(measured: Measured) -> str:
 
 
 def _plain(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value not in ("", {}, None))
+    """Settings in words, nested ones in brackets, empty ones left out."""
+    shown = {
+        name: f"({_plain(value)})" if isinstance(value, dict) else value for name, value in values.items() if value
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def commands(inputs: ReportInputs) -> Facts:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from evaluation.records import Comparison, DeltaRow, ScoreRow, ScoreTable
+from evaluation.registry import card, split_id
 from tasks.report_inputs import BenchmarkPair
 from tasks.report_page import ScoreSection, TableRow, Tone, Verdict
 
@@ -51,7 +52,7 @@ def section(pair: Scores) -> ScoreSection:
 
 def caption(benchmark: str) -> str:
     """What a number of this id may be compared with."""
-    name, _, suffix = benchmark.partition(".")
+    name, (_, suffix) = card(benchmark).name, split_id(benchmark)
     if not suffix:
         return f"{name} with its published judge."
     world = "rendered scenes, read by the world's own reader" if suffix == "shapeworld" else f"the judge {suffix}"
@@ -117,7 +118,8 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     """A number for a table; a dash where there is none; a true minus sign."""
     if value is None:
         return NONE
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    text = f"{round(value, digits) + 0.0:{'+' if sign and round(value, digits) else ''}.{digits}f}"
+    return text.replace("-", "−")
 
 
 def _interval(row: DeltaRow, digits: int) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from argparse import Namespace
 
 from deployments import recipes
-from deployments.commands.run import execute, read_parameters
+from deployments.commands.run import execute, look_ahead, read_parameters
 from deployments.context import Context
 
-FLOW = "train-then-evaluate"
+FLOW, RECIPE = "train-then-evaluate", "demo"
 
 
 def demo(options: Namespace, context: Context) -> int:
     """Prepare, post-train, register, draw, judge, compare, report. A second run reuses what is there."""
+    parameters = read_parameters(FLOW, recipes.demo(), options, context)
+    if options.dry_run or options.print_hash:
+        return look_ahead(FLOW, RECIPE, options, parameters, context)
     context.terminal.note(
-        "Post-trains the bundled tiny Janus on rendered scenes without captions, measures it before and after with "
-        f"GenEval's rules in that world, and compares. Everything is kept in {context.surroundings.home.root}."
+        "Post-trains a tiny model on rendered scenes without captions, measures it before and after with GenEval's "
+        f"rules in that world, and compares. Everything is kept in {context.surroundings.home.root}."
     )
-    return execute(FLOW, read_parameters(FLOW, recipes.demo(), options, context), context)
+    return execute(FLOW, parameters, context)

@@ -35,25 +35,25 @@ def run(options: Namespace, context: Context) -> int:
     recipe = recipes.find(options.recipe) if options.recipe else {}
     parameters = read_parameters(options.flow, recipe, options, context)
     if options.dry_run or options.print_hash:
-        return look_ahead(options, parameters, context)
+        return look_ahead(options.flow, options.recipe or "", options, parameters, context)
     return execute(options.flow, parameters, context)
 
 
-def look_ahead(options: Namespace, parameters: Mapping[str, Config], context: Context) -> int:
+def look_ahead(flow: str, recipe: str, options: Namespace, parameters: Mapping[str, Config], context: Context) -> int:
     """The plan, the hashes, or both, and start nothing."""
     enter(context.surroundings)
     from deployments.foresight import Asked, Foresight
     from tasks.progress import listening
 
-    foresight = Foresight(context.surroundings.home, options.flow, Asked(**parameters))  # type: ignore[arg-type]
-    answer: dict[str, Any] = {"flow": options.flow}
+    foresight = Foresight(context.surroundings.home, flow, Asked(**parameters))  # type: ignore[arg-type]
+    answer: dict[str, Any] = {"flow": flow}
     if options.dry_run:
         steps = foresight.steps()
         answer["plan"] = [step.as_dict() for step in steps]
-        answer["recipe"] = recipes.card(options.recipe) if options.recipe else ""
+        answer["recipe"] = recipes.card(recipe) if recipe else ""
         context.terminal.show(plan_table(steps, context.surroundings.home))
-        if options.recipe:
-            context.terminal.line(f"recipe {options.recipe}: {answer['recipe']}")
+        if recipe:
+            context.terminal.line(f"recipe {recipe}: {answer['recipe']}")
     if options.print_hash:
         with listening(context.terminal):
             hashes = foresight.hashes()

@@ -25,7 +25,7 @@ from reca_core.contracts.records import PreviewRow, Prompt, Sample
 from tasks.report import write_report
 from tasks.report_inputs import BenchmarkPair, Links, Measured, ReportInputs
 from tasks.report_reading import spread
-from tasks.report_scores import Scores, verdict
+from tasks.report_scores import Scores, number, verdict
 
 HOSTILE = "<script>alert('x')</script>\"'&|`"
 TAGS = ("counting", "position")
@@ -88,17 +88,17 @@ def picture(path: Path, colour: str, side: int = 16) -> None:
 def measured(root: Path, model: str, words: str, name: str) -> Measured:
     """Four prompts in two tags with two seeds each; one picture is missing, one unscored."""
     samples, answers = root / "samples" / model, root / "answers" / model
-    for number in range(4):
-        tag, prompt_id = TAGS[number % 2], f"{number:05d}"
-        outputs = [f"{number}/{name}-{seed}.png" for seed in (1000, 1001)]
-        prompt = Prompt(prompt_id=prompt_id, text=f"{words} prompt {number}", seeds=[1000, 1001], outputs=outputs)
+    for place in range(4):
+        tag, prompt_id = TAGS[place % 2], f"{place:05d}"
+        outputs = [f"{place}/{name}-{seed}.png" for seed in (1000, 1001)]
+        prompt = Prompt(prompt_id=prompt_id, text=f"{words} prompt {place}", seeds=[1000, 1001], outputs=outputs)
         append_jsonl(samples / "prompts.jsonl", [prompt.model_dump()])
         for seed, output in zip(prompt.seeds, outputs, strict=True):
-            picture(samples / output, "red" if number != 3 else "blue")
+            picture(samples / output, "red" if place != 3 else "blue")
             sample = Sample(prompt_id=prompt_id, seed=seed, text=prompt.text, image_path=output, sha256="")
             append_jsonl(samples / "samples.jsonl", [sample.model_dump()])
             judgment = Judgment(
-                id=f"{prompt_id}/{seed}", prompt_id=prompt_id, seed=seed, tag=tag, outcome=outcome(number, words)
+                id=f"{prompt_id}/{seed}", prompt_id=prompt_id, seed=seed, tag=tag, outcome=outcome(place, words)
             )
             append_jsonl(answers / "judgments.jsonl", [judgment.model_dump()])
     (samples / "2" / f"{name}-1000.png").unlink()
@@ -195,9 +195,16 @@ def test_a_refused_comparison_shows_both_tables_and_the_reason(tmp_path: Path) -
     assert text.count("0.500") == 2 * 3
 
 
+def test_numbers_have_a_true_minus_and_no_signed_zero() -> None:
+    assert number(-0.25, 3, sign=True) == "−0.250"
+    assert number(0.25, 3, sign=True) == "+0.250"
+    assert number(-0.0001, 3, sign=True) == number(0.0, 3, sign=True) == "0.000"
+    assert number(None, 3) == "–"
+
+
 def test_rendered_world_numbers_are_never_called_geneval(tmp_path: Path) -> None:
     text = write_report(inputs(tmp_path)).read_text()
-    assert "These are not geneval numbers" in text
+    assert "These are not GenEval numbers" in text
 
 
 def test_pictures_are_chosen_by_position_in_turn_over_tags(tmp_path: Path) -> None:
