@@ -1,6 +1,6 @@
 """``python -m reca_core.models.janus.make_tiny --output DIR``: pretrain the bundled tiny Janus with the training loop.
 
-    random weights -> stage "tokenizer" (the image decoder) -> stage "base" (everything else) -> half-precision export
+    random weights -> "tokenizer" (image decoder) -> "base" (everything else) twice -> half-precision export
 
 Each stage is a TrainRequest in its own run directory below ``--home``, so the command resumes where it was stopped.
 Seeds: pictures for the tokenizer from 300,000 on, captions and questions from 500,000 on; what is measured on a base
@@ -14,6 +14,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,24 +39,47 @@ WEIGHTS = "model.safetensors"
 PICTURE_SEED, PICTURES, STARTING_PICTURES = 300_000, 4096, 1200
 """Scenes that the tokenizer stage sees, and how many of them set the encoder and the codebook."""
 WEIGHT_SEED = 0
-TOKENIZER = TrainingPlan(
-    stage="tokenizer",
-    steps=600,
-    learning_rate=2e-3,
-    schedule="cosine",
-    warmup_steps=20,
-    checkpoint_every_steps=200,
-    preview_every_steps=200,
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training and what it asks about."""
+
+    plan: TrainingPlan
+    captions: CaptionSource
+
+
+TOKENIZER = Stage(
+    TrainingPlan(
+        stage="tokenizer",
+        steps=600,
+        learning_rate=2e-3,
+        schedule="cosine",
+        warmup_steps=20,
+        checkpoint_every_steps=200,
+        preview_every_steps=200,
+    ),
+    CaptionSource(),
 )
-BASE = TrainingPlan(
-    stage="base",
-    steps=1500,
-    learning_rate=1.5e-3,
-    schedule="cosine",
-    warmup_steps=30,
-    checkpoint_every_steps=100,
-    preview_every_steps=500,
+FIRST_BASE = Stage(
+    TrainingPlan(
+        stage="base",
+        steps=933,
+        learning_rate=1.5e-3,
+        schedule="cosine",
+        warmup_steps=30,
+        checkpoint_every_steps=100,
+        preview_every_steps=500,
+    ),
+    CaptionSource(described_fraction=0),
 )
+"""Questions about details only; too slow a teacher, hence the second one."""
+SECOND_BASE = Stage(
+    FIRST_BASE.plan.model_copy(update={"steps": 1400, "learning_rate": 1.2e-3, "seed": 1}),
+    CaptionSource(seed=600_000),
+)
+"""Other scenes, and every fourth question asks for all of a scene."""
+STAGES = (TOKENIZER, FIRST_BASE, SECOND_BASE)
 PRETRAINING = LossTerms(reconstruction=0, image_to_text=1, text_to_image=1, text=1)
 """The base never reconstructs: that is what post-training is for."""
 
@@ -66,29 +91,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reca_core.models.janus.make_tiny", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="receives the checkpoint directory")
     parser.add_argument("--home", type=Path, default=Path("reca-home"), help="where runs and pictures are kept")
-    parser.add_argument("--tokenizer-steps", type=int, default=TOKENIZER.steps, help="steps of the first stage")
-    parser.add_argument("--base-steps", type=int, default=BASE.steps, help="steps of the second stage")
     given = parser.parse_args(arguments)
     die_with_parent()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     torch.set_num_threads(1)  # operations of this size lose more to waiting than a second thread gains
-    make(
-        given.output.resolve(),
-        Home(given.home.resolve()),
-        TOKENIZER.model_copy(update={"steps": given.tokenizer_steps}),
-        BASE.model_copy(update={"steps": given.base_steps}),
-    )
+    make(given.output.resolve(), Home(given.home.resolve()), STAGES)
     return os.EX_OK
 
 
-def make(output: Path, home: Home, tokenizer: TrainingPlan, base: TrainingPlan) -> None:
-    """Both stages and the export. Raises RecaError of the kind that fits; calling it again goes on."""
+def make(output: Path, home: Home, stages: Sequence[Stage]) -> None:
+    """All stages and the export. Raises RecaError of the kind that fits; calling it again goes on."""
     source = ImageSource(scenes=PICTURES, scene_size_pixels=SIDE_PIXELS, scene_seed=PICTURE_SEED)
     pictures = prepare(source, home, report_progress)
-    start = starting_model(home.cache / "tiny-janus-start")
-    drawn = train(start, pictures, tokenizer, home)
-    finished = train(drawn, pictures, base, home)
-    export_half(Path(finished.path), output)
+    model = starting_model(home.cache / "tiny-janus-start")
+    for stage in stages:
+        model = train(model, pictures, stage, home)
+    export_half(Path(model.path), output)
     log.info("the tiny base is in %s", output)
 
 
@@ -105,14 +123,14 @@ def resolved(name: str, directory: Path) -> ResolvedModel:
     return ResolvedModel(name=name, family=FAMILY, path=str(directory), sha256=sha256_tree(directory))
 
 
-def train(model: ResolvedModel, pictures: PreparedData, plan: TrainingPlan, home: Home) -> ResolvedModel:
+def train(model: ResolvedModel, pictures: PreparedData, stage: Stage, home: Home) -> ResolvedModel:
     """One stage in its own run directory; done at once if it was done before."""
     request = TrainRequest(
         model=model,
         data=pictures,
         losses=PRETRAINING,
-        captions=CaptionSource(),
-        training=plan,
+        captions=stage.captions,
+        training=stage.plan,
         numerics_version=family_entry(FAMILY).numerics_version,
         run_directory="",
     )
@@ -120,9 +138,9 @@ def train(model: ResolvedModel, pictures: PreparedData, plan: TrainingPlan, home
     directory.path.mkdir(parents=True, exist_ok=True)
     request = request.model_copy(update={"run_directory": str(directory.path)})
     atomic_write_text(directory.request, request.model_dump_json(indent=2) + "\n")
-    log.info("stage %s in %s", plan.stage, directory.path)
+    log.info("stage %s in %s", stage.plan.stage, directory.path)
     run.main(request)
-    return resolved(f"tiny-janus-{plan.stage}", directory.final)
+    return resolved(f"tiny-janus-{stage.plan.stage}", directory.final)
 
 
 def export_half(checkpoint: Path, output: Path) -> None:
