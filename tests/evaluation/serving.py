@@ -47,7 +47,7 @@ def served(handle: Callable[[Request], None]) -> Iterator[Served]:
         def do_GET(self) -> None:
             with lock:
                 seen.paths.append(self.path)
-                seen.headers.append(dict(self.headers.items()))
+                seen.headers.append({name.lower(): value for name, value in self.headers.items()})
                 self.content = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 seen.bodies.append(self.content)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
