@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
+
+from reca_core.contracts.errors import CheckpointRefused
 
 _RENAMES = (
     (r"^(encoder|decoder)\.mid\.block_1\.", r"\1.mid_block.resnets.0."),
@@ -24,6 +27,41 @@ _RENAMES = (
     (r"\.nin_shortcut\.", ".conv_shortcut."),
 )
 _ATTENTION = (("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0"))
+
+
+def arguments_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of diffusers' ``AutoencoderKL`` for an original state dict, read off its names and shapes.
+
+    Raises CheckpointRefused naming a tensor without which the sizes cannot be told.
+    """
+    levels = level_count(state)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    try:
+        channels = tuple(shapes[f"encoder.down.{level}.block.0.conv2.weight"][0] for level in range(levels))
+        latent, pictures = shapes["decoder.conv_in.weight"][1], shapes["encoder.conv_in.weight"][1]
+    except KeyError as error:
+        raise CheckpointRefused(f"the autoencoder has no {error}", field="autoencoder") from error
+    attention = [any(name.startswith(f"encoder.down.{level}.attn.") for name in shapes) for level in range(levels)]
+    blocks = {name.split(".")[4] for name in shapes if name.startswith("encoder.down.0.block.")}
+    return {
+        "in_channels": pictures,
+        "out_channels": pictures,
+        "down_block_types": tuple("AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attention),
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": channels,
+        "layers_per_block": len(blocks),
+        "latent_channels": latent,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+    }
+
+
+def level_count(state: Mapping[str, Tensor]) -> int:
+    """Number of resolutions of an original state dict. Raises CheckpointRefused if it is of no autoencoder."""
+    found = [int(match[1]) for name in state if (match := re.match(r"^decoder\.up\.(\d+)\.", name))]
+    if not found:
+        raise CheckpointRefused("has no decoder levels: not an autoencoder in the original layout", field="autoencoder")
+    return 1 + max(found)
 
 
 def diffusers_name(name: str, levels: int) -> str:
@@ -46,7 +84,7 @@ def from_original(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]
 
 def to_original(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse, in the key set and shapes of ``like``, an original state dict. Raises KeyError for a key too few."""
-    levels = 1 + max(int(found[1]) for name in like if (found := re.match(r"^decoder\.up\.(\d+)\.", name)))
+    levels = level_count(like)
     return {name: state[diffusers_name(name, levels)].reshape(tensor.shape) for name, tensor in like.items()}
 
 

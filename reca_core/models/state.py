@@ -57,8 +57,8 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of one file, memory-mapped on the CPU.
+def read_tensors(file: Path, inside: str = "") -> dict[str, Tensor]:
+    """All tensors of one file, memory-mapped on the CPU; of a pickle, those under its entry ``inside`` if one is named.
 
     Raises CheckpointRefused if the file is damaged or holds anything but tensors in plain containers.
     """
@@ -72,6 +72,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             field=str(file),
             remedy="download the file again; prefer safetensors",
         ) from error
+    if inside:
+        if not isinstance(loaded, dict) or inside not in loaded:
+            raise CheckpointRefused(f"has no entry {inside!r}", field=str(file), remedy="download the file again")
+        loaded = loaded[inside]
     not_tensors = [] if isinstance(loaded, dict) else [type(loaded).__name__]
     if isinstance(loaded, dict):
         not_tensors = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
@@ -132,3 +136,26 @@ def _listed(names: Iterable[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], where: Path, *, derivable: Iterable[str] = ()) -> None:
+    """Put exactly these weights into a network, in float32, without copying those that are float32 already.
+
+    ``derivable`` are names that may be absent and are not read where they are there, such as a tied text head.
+    Raises CheckpointRefused naming the keys that do not fit ``network``.
+    """
+    skipped = set(derivable)
+    refuse_unless_clean(compare_keys(network, state, may_miss=skipped), where)
+    kept = {name: tensor for name, tensor in state.items() if name not in skipped}
+    network.load_state_dict(unshared(kept), strict=False, assign=True)
+
+
+def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In float32, each with memory of its own: two names of one stored tensor must not train as one."""
+    taken: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        tensor = tensor.to(torch.float32)
+        own[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
+        taken.add(tensor.data_ptr())
+    return own

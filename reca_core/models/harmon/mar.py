@@ -50,10 +50,12 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """Same shape."""
+    def forward(
+        self, x: Float[Tensor, "batch length width"], mask: Bool[Tensor, "batch 1 1 length"] | None = None
+    ) -> Float[Tensor, "batch length width"]:
+        """Same shape. ``mask`` is False at padding, which nobody sees."""
         q, k, v = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(rearrange(mixed, "b h l d -> b l (h d)"))
 
 
@@ -80,9 +82,11 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=epsilon)
         self.mlp = FeedForward(width, int(width * ratio))
 
-    def forward(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+    def forward(
+        self, x: Float[Tensor, "batch length width"], mask: Bool[Tensor, "batch 1 1 length"] | None = None
+    ) -> Float[Tensor, "batch length width"]:
         """Same shape."""
-        x = x + self.attn(self.norm1(x))
+        x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
 
@@ -168,8 +172,36 @@ class DiffusionLoss(nn.Module):
         self.net = net
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the encoder is shown of [buffer | tokens], in order, gathered to the front of each row.
+
+    ``index`` says which place each row came from, ``real`` is False at the padding of pictures that show fewer tokens
+    than another of the batch.
+    """
+
+    index: Int[Tensor, "batch shown"]
+    real: Bool[Tensor, "batch shown"]
+
+    @classmethod
+    def of(cls, visible: Bool[Tensor, "batch tokens"], buffer: int) -> Shown:
+        """Buffer rows are always shown, tokens where they are ``visible``."""
+        kept = _with_buffer(visible, buffer)
+        counts = kept.sum(1)
+        length = int(counts.max())
+        index = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
+        return cls(index, torch.arange(length, device=visible.device) < counts[:, None])
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch 1 1 shown"] | None:
+        """For attention; None where every row is full."""
+        return None if bool(self.real.all()) else self.real[:, None, None]
+
+
 class Mar(nn.Module):
     """Encoder, decoder and head. Buffer rows come first in everything it returns."""
+
+    _no_split_modules = ("Block", "ResidualStep")
 
     def __init__(self, sizes: MarConfiguration) -> None:
         super().__init__()
@@ -208,15 +240,15 @@ class Mar(nn.Module):
         visible: Bool[Tensor, "batch tokens"],
         grid: tuple[int, int],
     ) -> Float[Tensor, "batch buffer_and_visible width"]:
-        """[B, b+V, Dm]; every row must have the same number of visible tokens."""
+        """[B, b+V, Dm] with V the most that a picture shows; rows past a picture's own (``Shown.real``) mean nothing."""
         batch, buffer = len(latents), self.sizes.buffer
         x = torch.cat([repeat(self.fake_latent, "1 d -> b r d", b=batch, r=buffer), self.z_proj(latents)], dim=1)
         x = x + self.table("encoder", grid)
-        kept = torch.cat([visible.new_ones(batch, buffer), visible], dim=1)
-        x = rearrange(x[kept], "(b l) d -> b l d", b=batch)
-        x = self.z_proj_ln(x)
+        shown = Shown.of(visible, buffer)
+        x = x.gather(1, repeat(shown.index, "b l -> b l d", d=x.shape[-1]))
+        x, mask = self.z_proj_ln(x), shown.mask
         for block in self.encoder_blocks:
-            x = block(x)
+            x = block(x, mask)
         return self.encoder_norm(x)
 
     def decode(
@@ -227,13 +259,17 @@ class Mar(nn.Module):
     ) -> Float[Tensor, "batch tokens decoder_width"]:
         """What the head is told about every token: [B, N, Dd]."""
         batch, buffer = len(encoded), self.sizes.buffer
-        x = self.decoder_embed(encoded)
-        kept = torch.cat([visible.new_ones(batch, buffer), visible], dim=1)
+        x = self.decoder_embed(encoded)[Shown.of(visible, buffer).real]
+        kept = _with_buffer(visible, buffer)
         canvas = repeat(self.mask_token, "1 1 d -> b l d", b=batch, l=kept.shape[1]).to(x.dtype)
         x = canvas.masked_scatter(kept[..., None], x) + self.table("decoder", grid)
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_norm(x)[:, buffer:] + self.table("diffusion", grid)
+
+
+def _with_buffer(visible: Bool[Tensor, "batch tokens"], buffer: int) -> Bool[Tensor, "batch places"]:
+    return torch.cat([visible.new_ones(len(visible), buffer), visible], dim=1)
 
 
 def _blocks(sizes: MarConfiguration, depth: int, width: int, heads: int) -> nn.ModuleList:
@@ -243,6 +279,13 @@ def _blocks(sizes: MarConfiguration, depth: int, width: int, heads: int) -> nn.M
 def masked_count(tokens: int, ratio: float) -> int:
     """Tokens to mask: rounded up."""
     return math.ceil(tokens * ratio)
+
+
+def masked_by_counts(
+    orders: Int[Tensor, "batch tokens"], counts: Int[Tensor, " batch"]
+) -> Bool[Tensor, "batch tokens"]:
+    """True for the first ``counts[row]`` tokens of each row's order."""
+    return orders.argsort(dim=1) < counts[:, None]
 
 
 def masked_by_order(orders: Int[Tensor, "batch tokens"], count: int) -> Bool[Tensor, "batch tokens"]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from reca_core.models.harmon.mar import Mar, MarConfiguration
+from reca_core.models.harmon.mar import Mar, MarConfiguration, Shown
 from reca_core.objectives.gaussian_diffusion import DenoisingTerms, DiffusionTables, add_noise, denoising_terms
 from reca_core.objectives.loss_sum import LossSum
 
@@ -68,8 +68,12 @@ class HarmonNetwork(nn.Module):
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch m n channels"]:
-        """Latents: the mode of the posterior, scaled; a token is a patch in the order (channel, row, column)."""
-        mode = self.vae.encode(pixels).latent_dist.mode() * self.sizes.latent_scale
+        """Latents: the mode of the posterior, scaled; a token is a patch in the order (channel, row, column).
+
+        In float32 whatever the training's precision: they are targets.
+        """
+        with torch.autocast(pixels.device.type, enabled=False):
+            mode = self.vae.encode(pixels).latent_dist.mode() * self.sizes.latent_scale
         side = self.sizes.latent_patch
         return rearrange(mode, "b c (m p) (n q) -> b m n (c p q)", p=side, q=side)
 
@@ -103,12 +107,16 @@ class HarmonNetwork(nn.Module):
         latents: Float[Tensor, "batch m n channels"],
         masked: Bool[Tensor, "batch tokens"],
     ) -> Drawing:
-        """Condition and visible tokens through the language model, then the decoder: what each token should become."""
+        """Condition and visible tokens through the language model, then the decoder: what each token should become.
+
+        Pictures may have different numbers of masked tokens: padding is attended to by nobody and takes no position.
+        """
         grid, rows = _grid(latents), rearrange(latents, "b m n c -> b (m n) c")
         encoded = self.mar.encode(rows, ~masked, grid)
         shown = self.to_language(encoded)
+        real = _buffer_last(Shown.of(~masked, self.sizes.mar.buffer).real, self.sizes.mar.buffer)
         inputs = torch.cat([condition, shown], dim=1)
-        mask = torch.cat([attention, attention.new_ones(shown.shape[:2])], dim=1)
+        mask = torch.cat([attention, real.to(attention.dtype)], dim=1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         states = self.llm.model(
             inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
@@ -158,7 +166,7 @@ def diffusion_rows(
     clean = repeat(latents, "b m n c -> (r b m n) c", r=repeats)
     condition = repeat(told, "b l d -> (r b l) d", r=repeats)
     noisy = add_noise(tables, clean, steps, noise)
-    output = network.mar.diffloss.net(noisy, steps, condition)
+    output = network.mar.diffloss.net(noisy, steps, condition).float()
     weights = repeat(masked.to(clean.dtype), "b l -> (r b l)", r=repeats)
     return DiffusionRows(denoising_terms(tables, output, clean, noisy, noise, steps), output, weights)
 
