@@ -17,14 +17,9 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._pytree import register_dataclass
 
 from reca_core.device import choose_device
-from reca_core.objectives.loss_sum import LossSum
 from reca_core.training.step import TrainingStep
 
 WAIT_MINUTES = 30
@@ -74,31 +69,12 @@ def wrap(step: TrainingStep, layout: Layout, sharding: str) -> nn.Module:
     if layout.world == 1:
         return step
     if sharding == "shard":
-        return _shard(step, layout)
+        from reca_core.training.sharding import shard
+
+        return shard(step, layout.device.type, layout.world)
     devices = [layout.device] if layout.device.type == "cuda" else None
     # A term that is switched off leaves parameters without gradient, hence the search for unused ones.
     return DistributedDataParallel(step, devices, broadcast_buffers=False, find_unused_parameters=True)
-
-
-def _shard(step: TrainingStep, layout: Layout) -> TrainingStep:
-    # FSDP2 finds the tensors of an output through pytrees; without this it would not see those inside a LossSum.
-    with contextlib.suppress(ValueError):  # already registered by an earlier call in this process
-        register_dataclass(LossSum)
-    mesh = init_device_mesh(layout.device.type, (layout.world,))
-    for block in repeated_blocks(step.network):
-        fully_shard(block, mesh=mesh)
-    fully_shard(step, mesh=mesh)
-    return step
-
-
-def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """The layers that stand in a list and that the network declares as indivisible (``_no_split_modules``).
-
-    Both, because a declared module outside a list, such as a codebook, is read past its ``forward``.
-    """
-    names = {name for module in network.modules() for name in (getattr(module, "_no_split_modules", None) or ())}
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    return [layer for layers in lists for layer in layers if type(layer).__name__ in names]
 
 
 @contextlib.contextmanager
@@ -112,19 +88,15 @@ def local_gradients(module: nn.Module, last_pass: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_parameters(module: nn.Module) -> Iterator[None]:
-    """Inside the block sub-modules of a sharded module may be called past its ``forward``, by all ranks together.
-
-    ``state_dict`` still gives shards there.
-    """
-    shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
-    for part in shards:
-        part.unshard()
-    try:
+def callable_parts(module: nn.Module, sharded: bool) -> Iterator[None]:
+    """Inside the block sub-modules may be called past ``forward``; by all ranks together where they are sharded."""
+    if not sharded:
         yield
-    finally:
-        for part in shards:
-            part.reshard()
+        return
+    from reca_core.training.sharding import whole_parameters
+
+    with whole_parameters(module):
+        yield
 
 
 def add_up(values: Float[Tensor, " numbers"], layout: Layout) -> Float[Tensor, " numbers"]:
@@ -151,12 +123,23 @@ def wait_for_all(layout: Layout) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor's full value on the CPU; gathered where it is sharded, so every rank must call this."""
-    full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full.detach().cpu()
+    if not is_sharded(tensor):
+        return tensor.detach().cpu()
+    from reca_core.training.sharding import gathered
+
+    return gathered(tensor).detach().cpu()
 
 
 def placed_like(value: Tensor, model: Tensor) -> Tensor:
     """``value`` on ``model``'s device, sharded as ``model`` is."""
-    if isinstance(model, DTensor):
-        return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
-    return value.to(model.device)
+    moved = value.to(model.device)
+    if not is_sharded(model):
+        return moved
+    from reca_core.training.sharding import distributed_like
+
+    return distributed_like(moved, model)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """True for a DTensor, recognised without importing its module."""
+    return hasattr(tensor, "full_tensor")

@@ -28,11 +28,11 @@ from reca_core.models.unified import UnifiedModel
 from reca_core.training import checkpoint, guards, setup
 from reca_core.training.distributed import (
     Layout,
+    callable_parts,
     joined,
     tell_everyone,
     wait_for_all,
     whole,
-    whole_parameters,
     wrap,
 )
 from reca_core.training.ema import MovingAverage
@@ -179,7 +179,7 @@ class Training:
     def _look_and_save(self, report: StepReport) -> None:
         last = self.done == self.plan.steps
         if self.previews and (last or self.done % self.plan.preview_every_steps == 0):
-            with whole_parameters(self.module):
+            with callable_parts(self.module, self._sharded):
                 self.previews.make(self.done)
         if last:
             return

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.hashing import canonical_json
 from reca_core.contracts.requests import TrainRequest
-from reca_core.data.captions import Captions, open_captions
+from reca_core.data.captions import SHAPEWORLD, Captions, open_captions
 from reca_core.data.feed import Pictures, Prefetch, Share, Split
 from reca_core.data.images import load_verified
 from reca_core.data.manifest import read_manifest
@@ -98,7 +98,8 @@ def open_data(request: TrainRequest, adapter: UnifiedModel, layout: Layout) -> D
         )
     rows = read_manifest(Path(request.data.directory))
     captions = None
-    if needs_captions(plan, losses):
+    # The rendered world costs nothing to open, and gives previews something to draw where no term needs captions.
+    if needs_captions(plan, losses) or request.captions.source == SHAPEWORLD:
         captions = open_captions(request.captions, drawn_pixels(adapter), losses)
     pictures = Pictures(rows, adapter.prepare)
     builder = BatchBuilder(plan, losses, pictures, captions, adapter)
