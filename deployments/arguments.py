@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 from typing import Any, NoReturn
 
 from reca_core.contracts.errors import BadInput
@@ -44,6 +45,21 @@ class Parser(argparse.ArgumentParser):
         raise BadInput(f"nothing is called {word!r}", field=self.prog, choices=shown, remedy=remedy)
 
 
+class FlowHelp(argparse.Action):
+    """``--help`` of a flow: the options, then its settings and the recipes, which only then are imported."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> NoReturn:
+        """Write the help and end."""
+        flow = getattr(namespace, "flow", None)
+        text = parser.format_help()
+        if flow:
+            from deployments.manual import manual
+
+            text += manual(flow)
+        sys.stdout.write(text)
+        parser.exit()
+
+
 def build() -> Parser:
     """The whole grammar."""
     shared = _shared_options()
@@ -56,11 +72,11 @@ def build() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _demo(commands.add_parser("demo", parents=[shared], help="train, measure and compare the bundled tiny model"))
-    _run(commands.add_parser("run", parents=[shared], help="start any of the five flows below by name"))
+    _run(commands.add_parser("run", parents=[shared], help="start any of the five flows below", add_help=False))
     for flow, purpose in FLOWS.items():
-        _run_options(commands.add_parser(flow, parents=[shared], help=purpose), flow)
+        _run_options(commands.add_parser(flow, parents=[shared], help=purpose, add_help=False), flow)
         if "-" in flow:
-            _run_options(commands.add_parser(flow.replace("-", "_"), parents=[shared]), flow)
+            _run_options(commands.add_parser(flow.replace("-", "_"), parents=[shared], add_help=False), flow)
     _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))
     _compare(commands.add_parser("compare", parents=[shared], help="compare two sets of results"))
     _sampling(commands, shared)
@@ -102,9 +118,9 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _run_options(parser: argparse.ArgumentParser, flow: str = "") -> None:
     parser.set_defaults(target="deployments.commands.run:run", **({"flow": flow} if flow else {}))
+    parser.add_argument("-h", "--help", action=FlowHelp, nargs=0, help="these options and every setting of the flow")
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
     _setting_options(parser)
-    parser.add_argument("--settings", action="store_true", help="list every setting of the flow and stop")
 
 
 def _setting_options(parser: argparse.ArgumentParser) -> None:

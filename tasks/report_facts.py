@@ -61,7 +61,8 @@ def facts(inputs: ReportInputs) -> Facts:
     """Provenance, name and value, in the order of the pipeline."""
     request = read_request(inputs.training_directory)
     model, training = request.get("model", {}), request.get("training", {})
-    unusable = f"; {inputs.quarantined} files could not be used" if inputs.quarantined else ""
+    files = "1 file" if inputs.quarantined == 1 else f"{inputs.quarantined} files"
+    unusable = f"; {files} could not be used" if inputs.quarantined else ""
     found = [
         ("base model", f"{inputs.base_name} ({model.get('source', '')})"),
         ("base weights, SHA-256", model.get("sha256", "")),

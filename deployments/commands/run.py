@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments import recipes
-from deployments.catalogue import FLOWS, FlowEntry
+from deployments.catalogue import FLOWS
 from deployments.context import Context
 from deployments.environment import enter
 from deployments.outcome import sections, show
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 def run(options: Namespace, context: Context) -> int:
     """Start a flow, or show what it would do."""
-    if options.settings:
-        context.terminal.show(settings_table(FLOWS[options.flow]))
-        return EXIT_DONE
     recipe = recipes.find(options.recipe) if options.recipe else {}
     parameters = read_parameters(options.flow, recipe, options, context)
     if options.dry_run or options.print_hash:
@@ -106,14 +103,3 @@ def anchored(config: Config, context: Context) -> Config:
     """Relative files in a setting mean the person's directory; nobody below knows it."""
     source = getattr(config, "source", None)
     return config.model_copy(update={"source": context.source(source)}) if isinstance(source, str) else config
-
-
-def settings_table(entry: FlowEntry) -> Table:
-    """Every setting of a flow: key, default, meaning."""
-    table = Table(show_edge=False)
-    for heading in ("setting", "default", "meaning"):
-        table.add_column(heading, overflow="fold")
-    for name, owner in entry.parameters.items():
-        for field_name, field in owner.model_fields.items():
-            table.add_row(f"{name}.{field_name}", repr(field.default), f"{field.title}. {field.description or ''}")
-    return table

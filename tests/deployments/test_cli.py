@@ -108,6 +108,19 @@ def test_nothing_to_draw_is_refused_before_anything_is_made(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_the_help_of_a_flow_lists_its_settings_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["run", "evaluate", "--help"], ["evaluate", "-h"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code in (0, None)
+        text = " ".join(capsys.readouterr().out.split())
+        assert 'model.source = "tiny-janus"' in text
+        assert "at least 1, at most 100" in text
+        assert '"corrected", "parity"' in text
+        assert "janus-pro-1b" in text
+        assert "training.steps" not in text
+
+
 def test_the_console_script_is_installed() -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     result = subprocess.run(["reca", "--help"], env=environment, capture_output=True, text=True, check=True)
