@@ -16,6 +16,9 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from reca_core.objectives.loss_sum import LossSum
 
+WHOLE_SHARE = 4
+"""One picture in so many is also decoded as it is."""
+
 
 def pre_quantised(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch code h w"]:
     """What the encoder says before normalisation and codebook."""
@@ -63,12 +66,27 @@ def decoder_terms(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height width"])
 
     Encoder and codebook get no gradient: pulled by a decoder's error, this network's encoder soon puts the whole
     picture into every code, which a small language model cannot learn to write (tiny_start.py, docs/tiny.md).
+    The decoder sees few pictures as they are and all with patches exchanged between them, so that a code means the same
+    whatever stands around it: a language model also writes combinations that no picture has.
     """
     with torch.autocast(pixels.device.type, enabled=False):
         codes = encode_pixels(vq, pixels)
-        grid = quantised(vq, codes, grid_side(codes)).detach()
-        error = vq.decoder(vq.post_quant_conv(grid)) - pixels
+        side, whole = grid_side(codes), len(pixels) // WHOLE_SHARE
+        grid = quantised(vq, codes, side).detach()
+        shown = torch.cat([grid[:whole], patches_exchanged(grid, side)])
+        wanted = torch.cat([pixels[:whole], patches_exchanged(pixels, side)])
+        error = vq.decoder(vq.post_quant_conv(shown)) - wanted
     return {"pixel": _sum(error.abs() + error.square())}
+
+
+def patches_exchanged(grids: Float[Tensor, "batch c height width"], side: int) -> Float[Tensor, "batch c height width"]:
+    """Patch j of every picture comes from j pictures further on, from the same place; ``side`` patches a side.
+
+    Which pictures meet in a batch is random already, so the exchange needs no draw. One picture alone stays as it is.
+    """
+    patches = rearrange(grids, "b c (h p) (w q) -> (h w) b c p q", h=side, w=side)
+    moved = torch.stack([patch.roll(-place, 0) for place, patch in enumerate(patches)])
+    return rearrange(moved, "(h w) b c p q -> b c (h p) (w q)", h=side, w=side)
 
 
 def _sum(values: Tensor) -> LossSum:
