@@ -21,7 +21,7 @@ from reca_core.training import setup
 from reca_core.training.distributed import Layout
 from reca_core.training.sharding import repeated_blocks
 from tests.reca_core.children import WAIT_SECONDS, launch, start
-from tests.reca_core.training_rig import ONE_PROCESS, request, train, write_request
+from tests.reca_core.training_rig import ALONE, ONE_PROCESS, request, train, write_request
 
 DIGITS = 1e-5
 EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
@@ -61,7 +61,7 @@ def torchrun(asked: TrainRequest) -> subprocess.CompletedProcess[str]:
     )
 
 
-def losses(run: Path) -> list[dict[str, float]]:
+def logged(run: Path) -> list[dict[str, float]]:
     rows = read_jsonl(run / "metrics.jsonl")
     return [
         {name: value for name, value in row.items() if name.endswith("loss") or name == "train/gradient_norm"}
@@ -70,7 +70,7 @@ def losses(run: Path) -> list[dict[str, float]]:
 
 
 def assert_same_training(run: Path, other: Path) -> None:
-    for one, two in zip(losses(run), losses(other), strict=True):
+    for one, two in zip(logged(run), logged(other), strict=True):
         assert two == pytest.approx(one, rel=DIGITS)
     first, second = (load_file(place / "final" / "model.safetensors") for place in (run, other))
     assert first.keys() == second.keys()
@@ -78,11 +78,14 @@ def assert_same_training(run: Path, other: Path) -> None:
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4, msg=name)
 
 
-@pytest.mark.parametrize(("sharding", "per_pass"), [("replicate", 0), ("replicate", 2), ("shard", 0), ("shard", 2)])
-def test_two_processes_train_as_one_does(tmp_path: Path, sharding: str, per_pass: int) -> None:
-    alone = request(tmp_path, "alone", EVERY_TERM, **SETTINGS)
+@pytest.mark.parametrize(
+    ("losses", "sharding", "per_pass"),
+    [(EVERY_TERM, "replicate", 0), (ALONE, "replicate", 2), (ALONE, "shard", 0), (EVERY_TERM, "shard", 2)],
+)
+def test_two_processes_train_as_one_does(tmp_path: Path, losses: LossTerms, sharding: str, per_pass: int) -> None:
+    alone = request(tmp_path, "alone", losses, **SETTINGS)
     train(alone)
-    both = request(tmp_path, "both", EVERY_TERM, processes=2, sharding=sharding, images_per_pass=per_pass, **SETTINGS)
+    both = request(tmp_path, "both", losses, processes=2, sharding=sharding, images_per_pass=per_pass, **SETTINGS)
     train_on_two(both)
     assert_same_training(tmp_path / "alone", tmp_path / "both")
     previews = [row["step"] for row in read_jsonl(tmp_path / "both" / "previews" / "index.jsonl")]
