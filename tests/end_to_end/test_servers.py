@@ -229,15 +229,22 @@ def test_a_triggered_run_completes_on_a_worker_and_is_tracked(stack: Stack) -> N
     assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
     manifests = list((stack.root / "home" / "data").glob("*/manifest.jsonl"))
     assert len(manifests) == 1
-    query = {"experiment_ids": ["1"], "filter": f"tags.flow_run_id = '{flow_run_id}'"}
-    found = httpx.post(f"{stack.mlflow}/api/2.0/mlflow/runs/search", json=query, timeout=30, trust_env=False).json()
-    (run,) = found["runs"]
+    run = tracked(stack, flow_run_id)
     assert run["info"]["status"] == "FINISHED"
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
     assert tags["prefect_url"] == f"http://127.0.0.1:{stack.prefect_port}/runs/flow-run/{flow_run_id}"
     links = stack.prefect("POST", "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
     assert any(run["info"]["run_id"] in str(link["data"]) for link in links if link["key"] == "mlflow")
     wait_for(stack, "prefect", lambda: "pictures, 0 unusable files" in "\n".join(logs(stack, flow_run_id)), 15)
+
+
+def tracked(stack: Stack, flow_run_id: str) -> dict[str, Any]:
+    """The one parent run of a flow run."""
+    query = {"experiment_ids": ["1"], "filter": f"tags.flow_run_id = '{flow_run_id}'"}
+    found = httpx.post(f"{stack.mlflow}/api/2.0/mlflow/runs/search", json=query, timeout=30, trust_env=False).json()
+    (run,) = found["runs"]
+    assert isinstance(run, dict)
+    return run
 
 
 def logs(stack: Stack, flow_run_id: str) -> list[str]:
@@ -274,27 +281,30 @@ def test_the_whole_pipeline_runs_on_a_worker(stack: Stack, model: Path) -> None:
     assert {tag["key"]: tag["value"] for tag in version["tags"]}["flow_run_id"] == flow_run_id
 
 
-LONG = 100_000
-
-
-def begin_long_training(stack: Stack, model: Path) -> str:
-    """A training far from its end, begun and stepping."""
-    parameters = {name: value for name, value in settings(model, LONG).items() if name != "evaluation"}
+def begin_long_training(stack: Stack, model: Path, steps: int) -> str:
+    """A training far from its end, begun and stepping; another number of steps is another run directory."""
+    parameters = {name: value for name, value in settings(model, steps).items() if name != "evaluation"}
     flow_run_id = trigger(stack, "post-train", parameters)
-    wait_for(stack, "worker", lambda: list((stack.root / "home").glob("runs/*/checkpoints/step-0*")), RUN_SECONDS)
-    assert children(stack)
+    wait_for(stack, "worker", lambda: any(has_checkpoint(line) for line in children(stack).values()), RUN_SECONDS)
     return flow_run_id
 
 
+def has_checkpoint(command: str) -> bool:
+    """Whether the training with this command line has saved its first checkpoint."""
+    run_directory = Path(command.split()[-1]).parent
+    return any(run_directory.glob("checkpoints/step-0*"))
+
+
 def test_a_cancel_from_the_ui_ends_every_process_of_the_run(stack: Stack, model: Path) -> None:
-    flow_run_id = begin_long_training(stack, model)
+    flow_run_id = begin_long_training(stack, model, 100_000)
     cancel(stack, flow_run_id)
     wait_for(stack, "worker", lambda: not children(stack) and not flow_processes(stack), 30)
     wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CANCELLED", 30)
+    assert tracked(stack, flow_run_id)["info"]["status"] == "KILLED"
 
 
 def test_killing_the_flow_process_leaves_nothing_alive(stack: Stack, model: Path) -> None:
-    flow_run_id = begin_long_training(stack, model)
+    flow_run_id = begin_long_training(stack, model, 100_001)
     for pid in flow_processes(stack):
         os.kill(pid, signal.SIGKILL)
     wait_for(stack, "worker", lambda: not children(stack), 10)
