@@ -52,7 +52,9 @@ def run_flow(entry: FlowEntry, parameters: Mapping[str, Config], context: Contex
         module, _, name = entry.target.partition(":")
         flow = getattr(importlib.import_module(module), name)
         from tasks.progress import listening
+        from tasks.tracking import client
 
+        client()  # a new store takes seconds to make: while the server starts they cost nothing
         wait()
         startup = time.monotonic() - began
         with listening(context.terminal), warnings_to(context.terminal):
