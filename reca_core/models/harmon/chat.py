@@ -117,7 +117,7 @@ def embed_rows(
 
     On the right, because a sampler reads the prefix without a mask: what stands before padding cannot see it.
     """
-    device = network.proj_in[0].weight.device
+    device = network.device
     length = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], device=device)
     attention = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)

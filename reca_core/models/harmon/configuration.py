@@ -114,12 +114,16 @@ class HarmonConfiguration:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointRefused(f"does not describe a Harmon ({error!r})", field=where) from error
-        if found.side % (found.stride * found.understanding_downscale):
-            raise CheckpointRefused(
-                f"image_side {found.side} is not a multiple of {found.stride * found.understanding_downscale}",
-                field=where,
-            )
+        found._check(where)
         return found
+
+    def _check(self, where: str) -> None:
+        """Raises CheckpointRefused for sides and rounds that cannot be."""
+        step, tokens = self.stride * self.understanding_downscale, self.grid[0] * self.grid[1]
+        if self.side % step:
+            raise CheckpointRefused(f"image_side {self.side} is not a multiple of {step}", field=where)
+        if not 1 <= self.drawing.rounds <= tokens:
+            raise CheckpointRefused(f"{self.drawing.rounds} rounds cannot draw {tokens} tokens", field=where)
 
 
 def _part(kind: type[Any], values: Mapping[str, Any]) -> Any:

@@ -240,7 +240,7 @@ class Mar(nn.Module):
         visible: Bool[Tensor, "batch tokens"],
         grid: tuple[int, int],
     ) -> Float[Tensor, "batch buffer_and_visible width"]:
-        """[B, b+V, Dm] with V the most that a picture shows; rows past a picture's own (``Shown.real``) mean nothing."""
+        """[B, b+V, Dm], V the most that a picture shows; rows past a picture's own (``Shown.real``) mean nothing."""
         batch, buffer = len(latents), self.sizes.buffer
         x = torch.cat([repeat(self.fake_latent, "1 d -> b r d", b=batch, r=buffer), self.z_proj(latents)], dim=1)
         x = x + self.table("encoder", grid)

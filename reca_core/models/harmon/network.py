@@ -64,6 +64,11 @@ class HarmonNetwork(nn.Module):
         self.proj_out = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, mar_width))
         self.vae = AutoencoderKL(**sizes.autoencoder)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
     # ---- the autoencoder ---------------------------------------------------------------------------------------
 
     @torch.no_grad()

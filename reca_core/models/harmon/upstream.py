@@ -1,4 +1,4 @@
-"""Harmon as its authors publish it: ``harmon_*.pth`` and ``kl16.ckpt`` beside the files of the Qwen2.5 it was made from.
+"""Harmon as its authors publish it: ``harmon_*.pth`` and ``kl16.ckpt`` beside the files of the Qwen2.5 it came from.
 
 File names: reference "model_goldens", section 3. Neither file says its sizes, so they are read off the shapes; head
 counts cannot be, so they follow from the width as in MAR's published models (arXiv 2406.11838, section 5.1).
@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers import Qwen2Config
@@ -35,7 +36,7 @@ def is_upstream(directory: Path) -> bool:
     return (directory / AUTOENCODER).is_file()
 
 
-def read(directory: Path, language: Mapping[str, object]) -> tuple[HarmonConfiguration, dict[str, Tensor]]:
+def read(directory: Path, language: Mapping[str, Any]) -> tuple[HarmonConfiguration, dict[str, Tensor]]:
     """Configuration and weights under our names. ``language``: config.json of the Qwen2.5 it was made from.
 
     Raises CheckpointRefused for sizes that cannot be told, PrerequisiteMissing for absent files.
