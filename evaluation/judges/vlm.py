@@ -25,6 +25,8 @@ STYLES_VERSION = 1
 """Raised by whoever changes what is sent; part of every judge's identity that sends it."""
 JPEG_QUALITY = 75
 """Pillow's default, which upstream relies on."""
+IMGEDIT_JUDGE_PIXELS = (1_016_064, 1_354_752)
+"""Of ImgEdit-Judge, a Qwen2.5-VL-7B: about one megapixel."""
 YES_NO_REQUEST = "Answer with one word: yes or no."
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
@@ -85,10 +87,12 @@ class Style:
     """Of the paper this project follows; empty where its judge is no such model."""
     yes_no: bool = False
     """Whether a reply must be yes or no."""
+    local_pixels: tuple[int, int] | None = None
+    """Least and largest area of a picture for Qwen models in this process, where upstream sets them."""
 
 
 STYLES: dict[str, Style] = {
-    "imgedit": Style(as_stored, plain, "asked", None, 2048, "gpt-4o-2024-08-06"),
+    "imgedit": Style(as_stored, plain, "asked", None, 2048, "gpt-4o-2024-08-06", local_pixels=IMGEDIT_JUDGE_PIXELS),
     "gedit": Style(as_jpeg_of_source_size, of_source_size, "pictures first", 1400, 512, "gpt-4.1-2025-04-14"),
     "dpg": Style(as_is, plain, "asked", 16, 16, "", yes_no=True),
 }
