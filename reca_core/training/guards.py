@@ -5,8 +5,9 @@
 - frozen weights: hashed before and after; one project trained its frozen half through optimizer state.
 - changed weights: one project published its base weights as trained ones; every trained tensor must differ at the end.
 - not-a-number: the step is not taken, the last good checkpoint stays, the samples are named.
-- collapse while training: reconstruction below 0.3 of its first value means copying, image-to-text more than 15% above
-  its first value means forgetting (reference "reca_recipe", section 4.1); half-way there is a warning.
+- collapse in post-training: reconstruction below 0.3 of its first value has meant copying, image-to-text more than 15%
+  above its first value forgetting (reference "reca_recipe", section 4.1); half-way there is a warning. Both are signs,
+  not proofs, so whether they stop a run is the user's choice (``TrainingPlan.on_collapse``).
 """
 
 from __future__ import annotations
@@ -159,8 +160,9 @@ class CollapseMonitor:
         return (recent > FORGETTING_WARNS * first) + (recent > FORGETTING_STOPS * first)
 
     def _speak(self, step: int, name: str, first: float, recent: float, level: int) -> str | None:
-        what = "copies its input" if name == RECONSTRUCTION else "forgets how to answer questions"
-        fact = f"step {step}: {name} loss {first:.4g} -> {recent:.4g}: the model {what}"
+        what = "copying its input" if name == RECONSTRUCTION else "forgetting how to answer questions"
+        degree = "may be" if level > 1 else "is half-way to what has meant"
+        fact = f"step {step}: {name} loss {first:.4g} -> {recent:.4g}: the model {degree} {what}"
         if level > 1 and self.stops:
             raise Collapsed(
                 fact,

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class Training:
         self.rows = self.metrics.kept if self.metrics else []
         self.monitor = guards.CollapseMonitor(stops=self.plan.on_collapse == "stop")
         for row in self.rows:
-            self.monitor.observe(row["step"], self._terms(row))
+            self._watch(int(row["step"]), self._terms(row))
 
     def _open_previews(self) -> Previews | None:
         """Sharded models are drawn from by all ranks together, others by rank 0 alone."""
@@ -162,7 +163,7 @@ class Training:
 
     def _note(self, row: dict[str, float], report: StepReport) -> None:
         """Log a step; raises Collapsed where the monitor stops."""
-        warning = self.monitor.observe(self.done, report.losses)
+        warning = self._watch(self.done, report.losses)
         if warning:
             log.warning("%s", warning)
         if not self.metrics:
@@ -175,6 +176,10 @@ class Training:
             report_progress(
                 Progress(stage=self.plan.stage, done=self.done, total=self.plan.steps, unit="step", metrics=shown)
             )
+
+    def _watch(self, step: int, losses: Mapping[str, float]) -> str | None:
+        """Only post-training can collapse: in the stages before, losses are meant to fall a long way."""
+        return self.monitor.observe(step, losses) if self.plan.stage == "post" else None
 
     def _look_and_save(self, report: StepReport) -> None:
         last = self.done == self.plan.steps

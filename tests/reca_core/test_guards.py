@@ -193,7 +193,7 @@ def test_a_warning_is_given_once() -> None:
 def test_a_run_that_collapses_stops_with_a_checkpoint_from_before(tmp_path: Path) -> None:
     settings = {"steps": 80, "images_per_step": 4, "learning_rate": 1e-2, "checkpoint_every_steps": 10}
     eager = request(tmp_path, losses=ALONE, pictures=4, drop_text=0.0, on_collapse="stop", **settings)
-    with pytest.raises(Collapsed, match="copies its input"):
+    with pytest.raises(Collapsed, match="may be copying its input"):
         train(eager)
     assert list((tmp_path / "run" / "checkpoints").iterdir())
     assert not (tmp_path / "run" / "final").exists()
