@@ -19,7 +19,7 @@ from reca_core.contracts.home import Home
 from reca_core.contracts.records import Outcome
 from tasks.report_facts import duration
 from tasks.report_page import ScoreSection, Tone
-from tasks.report_scores import Scores, decimals, number, section
+from tasks.report_scores import NONE, Scores, decimals, number, section
 
 STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "unclear": ""}
 REPORT_JSON = "report.json"
@@ -90,7 +90,7 @@ def score_table(scores: ScoreTable, path: Path) -> Table:
         table.add_column(heading, justify="left" if not heading else "right")
     digits = decimals([row.value for row in scores.rows.values()])
     for name, row in scores.rows.items():
-        ends = f"{number(row.low, digits)} to {number(row.high, digits)}"
+        ends = f"{number(row.low, digits)} to {number(row.high, digits)}" if row.low is not None else NONE
         coverage = f"{row.n_scored}/{row.n_expected}"
         table.add_row(Text(name.replace("_", " ")), number(row.value, digits), ends, coverage)
     return table

@@ -12,8 +12,10 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -23,7 +25,7 @@ from deployments.embedded import EmbeddedServer
 from deployments.environment import enter
 from deployments.terminal import Terminal
 from reca_core.contracts.base import Config
-from reca_core.contracts.errors import PrerequisiteMissing
+from reca_core.contracts.errors import PrerequisiteMissing, RecaError, StageFailed
 from reca_core.contracts.records import Outcome
 
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -44,7 +46,7 @@ class Ended:
 
 
 def run_flow(entry: FlowEntry, parameters: Mapping[str, Config], context: Context) -> Ended:
-    """Run one flow to its end. Raises what its stages raise."""
+    """Run one flow to its end. Raises the RecaError that ended it, or StageFailed for any other exception in it."""
     began = time.monotonic()
     enter(context.surroundings)
     os.environ[CONSOLE_VARIABLE] = "INFO" if context.verbose else "CRITICAL"
@@ -58,8 +60,21 @@ def run_flow(entry: FlowEntry, parameters: Mapping[str, Config], context: Contex
         wait()
         startup = time.monotonic() - began
         with listening(context.terminal), warnings_to(context.terminal):
-            outcome: Outcome = flow(**parameters)
-            return Ended(outcome, startup, time.monotonic() - began)
+            state = flow(**parameters, return_state=True)
+        outcome = outcome_of(state.result(raise_on_failure=False), context.terminal)
+        return Ended(outcome, startup, time.monotonic() - began)
+
+
+def outcome_of(result: Any, terminal: Terminal) -> Outcome:
+    """What a flow returned, or its failure raised: our own errors as they are, others as a failed stage."""
+    if isinstance(result, Outcome):
+        return result
+    if isinstance(result, RecaError):
+        raise result
+    terminal.note("".join(traceback.format_exception(result)))
+    raise StageFailed(
+        f"unexpected {type(result).__name__}: {result}", remedy="the traceback above says where"
+    ) from result
 
 
 class _Wait:

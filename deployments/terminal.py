@@ -36,6 +36,10 @@ STATUS_NAMES = {
     EXIT_INCOMPLETE: "incomplete",
     EXIT_INTERRUPTED: "interrupted",
 }
+STAGE_LABELS = {"post": "train", "base": "train base", "tokenizer": "train tokens"}
+"""Where the name of a training's stage says too little to someone who did not write it."""
+METRICS_SHOWN = 2
+"""Of a progress report; all of them are in metrics.jsonl and MLflow."""
 LINE_SECONDS = 5.0
 """Between two progress lines of one stage where there is no terminal."""
 FILE_WIDTH = 100
@@ -101,7 +105,8 @@ class Terminal:
             self._bars = _new_bars(self.messages)
             self._bars.start()
         if progress.stage not in self._tasks:
-            self._tasks[progress.stage] = self._bars.add_task(escape(progress.stage), total=progress.total)
+            label = STAGE_LABELS.get(progress.stage, progress.stage)
+            self._tasks[progress.stage] = self._bars.add_task(label, total=progress.total, detail="")
         task = self._tasks[progress.stage]
         self._bars.update(task, completed=progress.done, total=progress.total, detail=_detail(progress))
 
@@ -112,7 +117,8 @@ class Terminal:
             return
         self._spoken[progress.stage] = now
         detail = _detail(progress)
-        self.note(f"{progress.stage:<12} {progress.done:>6}/{progress.total} {detail}".rstrip())
+        label = STAGE_LABELS.get(progress.stage, progress.stage)
+        self.note(f"{label:<12} {progress.done:>6}/{progress.total} {detail}".rstrip())
 
     def close(self) -> None:
         """Take the bars down; what was written stays."""
@@ -124,17 +130,18 @@ class Terminal:
 
 def _new_bars(console: Console) -> Bars:
     return Bars(
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[detail]}", style="dim"),
+        TextColumn("{task.fields[detail]}", style="dim", markup=False),
         console=console,
     )
 
 
 def _detail(progress: Progress) -> str:
-    values = " ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in progress.metrics.items())
+    shown = list(progress.metrics.items())[:METRICS_SHOWN]
+    values = " ".join(f"{name.removeprefix('train/').replace('_', ' ')} {value:.3g}" for name, value in shown)
     return f"{plural(progress.unit)} {values}".rstrip()
 
 
