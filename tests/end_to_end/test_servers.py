@@ -6,6 +6,7 @@ that silently creates nothing with a newer sqlalchemy (docs/decisions/0002-pins.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -99,6 +100,15 @@ class Stack:
         response = httpx.request(method, f"{self.api}{path}", json=body, timeout=30, trust_env=False)
         response.raise_for_status()
         return response.json() if response.content else None
+
+    def tracking(self, method: str, path: str, query: Mapping[str, Any]) -> Any:
+        url = f"{self.mlflow}/api/2.0/mlflow/{path}"
+        if method == "POST":
+            response = httpx.post(url, json=query, timeout=30, trust_env=False)
+        else:
+            response = httpx.get(url, params=query, timeout=30, trust_env=False)
+        response.raise_for_status()
+        return response.json()
 
     def deployment(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.prefect("GET", f"/deployments/name/{name}/reca")
@@ -231,8 +241,7 @@ def test_a_triggered_run_completes_on_a_worker_and_is_tracked(stack: Stack) -> N
     assert len(manifests) == 1
     run = tracked(stack, flow_run_id)
     assert run["info"]["status"] == "FINISHED"
-    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
-    assert tags["prefect_url"] == f"http://127.0.0.1:{stack.prefect_port}/runs/flow-run/{flow_run_id}"
+    assert _tags(run)["prefect_url"] == f"http://127.0.0.1:{stack.prefect_port}/runs/flow-run/{flow_run_id}"
     links = stack.prefect("POST", "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
     assert any(run["info"]["run_id"] in str(link["data"]) for link in links if link["key"] == "mlflow")
     wait_for(stack, "prefect", lambda: "pictures, 0 unusable files" in "\n".join(logs(stack, flow_run_id)), 15)
@@ -241,10 +250,13 @@ def test_a_triggered_run_completes_on_a_worker_and_is_tracked(stack: Stack) -> N
 def tracked(stack: Stack, flow_run_id: str) -> dict[str, Any]:
     """The one parent run of a flow run."""
     query = {"experiment_ids": ["1"], "filter": f"tags.flow_run_id = '{flow_run_id}'"}
-    found = httpx.post(f"{stack.mlflow}/api/2.0/mlflow/runs/search", json=query, timeout=30, trust_env=False).json()
-    (run,) = found["runs"]
+    (run,) = stack.tracking("POST", "runs/search", query)["runs"]
     assert isinstance(run, dict)
     return run
+
+
+def _tags(entity: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in entity.get("data", entity)["tags"]}
 
 
 def logs(stack: Stack, flow_run_id: str) -> list[str]:
@@ -275,10 +287,9 @@ def test_the_whole_pipeline_runs_on_a_worker(stack: Stack, model: Path) -> None:
     artifacts = stack.prefect("POST", "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
     assert {"mlflow", "comparison"} <= {artifact["key"] for artifact in artifacts}
     assert any(artifact["type"] == "progress" and artifact["data"] == 100 for artifact in artifacts)
-    url = f"{stack.mlflow}/api/2.0/mlflow/model-versions/search"
-    found = httpx.get(url, params={"filter": "name = 'reca-smallest'"}, timeout=30, trust_env=False).json()
+    found = stack.tracking("GET", "model-versions/search", {"filter": "name = 'reca-smallest'"})
     (version,) = found["model_versions"]
-    assert {tag["key"]: tag["value"] for tag in version["tags"]}["flow_run_id"] == flow_run_id
+    assert _tags(version)["flow_run_id"] == flow_run_id
 
 
 def begin_long_training(stack: Stack, model: Path, steps: int) -> str:
@@ -301,6 +312,24 @@ def test_a_cancel_from_the_ui_ends_every_process_of_the_run(stack: Stack, model:
     wait_for(stack, "worker", lambda: not children(stack) and not flow_processes(stack), 30)
     wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CANCELLED", 30)
     assert tracked(stack, flow_run_id)["info"]["status"] == "KILLED"
+
+
+def test_a_killed_stage_is_started_again_and_logs_every_step_once(stack: Stack, model: Path) -> None:
+    """The deployment allows three attempts; flow run and MLflow run stay the same."""
+    steps = 300
+    flow_run_id = begin_long_training(stack, model, steps)
+    for pid in children(stack):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ENDED, 2 * RUN_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    parent = tracked(stack, flow_run_id)["info"]["run_id"]
+    condition = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{parent}'"
+    (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": condition})["runs"]
+    result = json.loads((Path(_tags(training)["run_directory"]) / "DONE.json").read_text())
+    assert result["resumed_from_step"] > 0
+    query = {"run_id": training["info"]["run_id"], "metric_key": "train/loss", "max_results": 10 * steps}
+    points = stack.tracking("GET", "metrics/get-history", query)["metrics"]
+    assert sorted(int(point.get("step", 0)) for point in points) == list(range(1, steps + 1))
 
 
 def test_killing_the_flow_process_leaves_nothing_alive(stack: Stack, model: Path) -> None:
