@@ -252,5 +252,5 @@ def _lock_file(name: str) -> Path:
 
 
 def safe_name(text: str) -> str:
-    """``text`` as a file or model name."""
-    return re.sub(r"[^\w.-]+", "-", text)
+    """``text`` as a file or model name. MLflow refuses a dot in the name of a LoggedModel: Janus-1.3B has one."""
+    return re.sub(r"[^\w-]+", "-", text)
