@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[type[Config], str]] = {
 ARGUMENTS = 2
 """Command and request file."""
 LAUNCH_MODULE = "reca_core.launch"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""Set where the caller has not: threads of several processes fight for cores, and a log file is no terminal."""
 RANK_VARIABLE = "RANK"
 """Set by torchrun for each of its ranks."""
 LOCAL_ADDRESS = "127.0.0.1"
@@ -49,7 +51,8 @@ log = logging.getLogger(LAUNCH_MODULE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     die_with_parent()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     logging.basicConfig(stream=sys.stderr, level=_level(), format="%(asctime)s %(levelname)s %(message)s")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) != ARGUMENTS or given[0] not in COMMANDS:
