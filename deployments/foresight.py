@@ -15,6 +15,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from evaluation.benchmark import Benchmark
+from evaluation.prompt_files import prompts_text
 from evaluation.records import JudgeResult
 from evaluation.registry import numerics_version, open_benchmark
 from reca_core.contracts.base import Record
@@ -41,7 +42,7 @@ from tasks.judge import answers_fault
 from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
-from tasks.sample import SAMPLES_FILE, prompt_plan, prompts_text, samples_fault
+from tasks.sample import SAMPLES_FILE, prompt_plan, sampler_task, samples_fault
 from tasks.train import checkpoint_fault
 
 R = TypeVar("R", bound=Record)
@@ -194,7 +195,8 @@ class Foresight:
         return state, str(directory)
 
     def _sample_request(self, opened: Benchmark, model: ResolvedModel) -> SampleRequest:
-        return plan.sample_request(self.home, model, sha256_text(prompts_text(opened)), self.asked.sampling)
+        digest = sha256_text(prompts_text(opened))
+        return plan.sample_request(self.home, model, digest, self.asked.sampling, sampler_task(opened))
 
     def _versions(self) -> list[ModelChoice]:
         versions = self.asked.versions

@@ -7,10 +7,11 @@ arithmetics, so nothing is asked twice to report a parity number beside a correc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from evaluation.records import (
     Answer,
@@ -27,6 +28,9 @@ from reca_core.contracts.records import Prompt, Sample
 
 Known = Mapping[str, Exchange]
 """What is known about one picture: question key -> everything said about that question."""
+ModelTask = Literal["draw", "edit", "describe"]
+"""What a model does with a prompt: a picture from text, a picture from a picture and text, text about a picture."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,16 @@ class BenchmarkCard:
     """In the upstream protocol."""
     published: Mapping[str, float] = field(default_factory=dict)
     """Headline numbers of the paper that this project follows: model -> value in the benchmark's unit."""
+
+
+@dataclass(frozen=True)
+class SourcePicture:
+    """A picture that a prompt starts from: a file of the benchmark's own data, or the content of one to be written."""
+
+    file: Path | None = None
+    """Absolute; linked to."""
+    content: bytes = b""
+    """PNG; written."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +102,14 @@ class Benchmark(Protocol):
 
     id: str
     card: BenchmarkCard
+    task: ModelTask
 
     def prompts(self) -> Sequence[Prompt]:
-        """What to draw; output paths are the community's layout of this benchmark."""
+        """What to do; output paths are the community's layout of this benchmark, and equal on every machine."""
+        ...
+
+    def sources(self) -> Mapping[str, SourcePicture]:
+        """The pictures that the prompts name as ``source_image``, under that name: relative to the prompts file."""
         ...
 
     def companions(self) -> Mapping[str, str]:
@@ -173,3 +192,14 @@ class PromptPlan:
     def seeds(self) -> list[int]:
         """The seeds of every prompt."""
         return list(range(self.first_seed, self.first_seed + self.pictures_per_prompt))
+
+    def take(self, items: Iterable[Item], tag_of: Callable[[Item], str]) -> list[Item]:
+        """The first ``prompts_per_tag`` items of every tag, in their order."""
+        taken: Counter[str] = Counter()
+        chosen: list[Item] = []
+        for item in items:
+            tag = tag_of(item)
+            taken[tag] += 1
+            if not self.prompts_per_tag or taken[tag] <= self.prompts_per_tag:
+                chosen.append(item)
+        return chosen

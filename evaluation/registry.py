@@ -2,7 +2,7 @@
 
 An id is ``NAME`` for the published judge or ``NAME.JUDGE`` for any other; ``geneval.shapeworld`` is GenEval's rules in
 the rendered world, read by its own judge. Adding a benchmark: one folder in ``evaluation/benchmarks``, one line here.
-Adding a judge: one file in ``evaluation/judges``, one line here, and its name at the benchmarks it can judge.
+Adding a judge: one file in ``evaluation/judges``, one line here, and its name at the benchmarks it judges.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ class BenchmarkEntry:
 
     rules: str
     """``package.module:Class`` with the classmethod ``open(benchmark_id, plan, data, world)``."""
-    judges: tuple[str, ...]
-    """Judges that can answer its questions."""
+    published: str
+    """Judge behind the bare id; empty where there is none here."""
+    world: str
+    """Judge behind ``NAME.shapeworld``, the benchmark's form in the rendered world; empty where it has none."""
     numerics_version: int
     """Raised by whoever changes a result of these rules."""
 
@@ -39,20 +41,20 @@ class JudgeEntry:
 
     judge: str
     """``package.module:Class``."""
-    world: bool
-    """True if it judges pictures of a world of its own, for which the benchmark then renders the prompts."""
     numerics_version: int
     """Raised by whoever changes an answer of this judge."""
 
 
+WORLD = "shapeworld"
+"""Suffix of the rendered form of a benchmark: prompts, questions and source pictures of the rendered world."""
 BENCHMARKS: dict[str, BenchmarkEntry] = {
-    "geneval": BenchmarkEntry("evaluation.benchmarks.geneval.benchmark:GenEval", ("shapeworld",), 1),
-    "dpg": BenchmarkEntry("evaluation.benchmarks.dpg.benchmark:DpgBench", (), 1),
-    "imgedit": BenchmarkEntry("evaluation.benchmarks.imgedit.benchmark:ImgEdit", (), 1),
-    "gedit": BenchmarkEntry("evaluation.benchmarks.gedit.benchmark:GEdit", (), 1),
+    "geneval": BenchmarkEntry("evaluation.benchmarks.geneval.benchmark:GenEval", "", "shapeworld", 1),
+    "dpg": BenchmarkEntry("evaluation.benchmarks.dpg.benchmark:DpgBench", "", "shapeworld", 1),
+    "imgedit": BenchmarkEntry("evaluation.benchmarks.imgedit.benchmark:ImgEdit", "", "shapeworld", 1),
+    "gedit": BenchmarkEntry("evaluation.benchmarks.gedit.benchmark:GEdit", "", "shapeworld", 1),
 }
 JUDGES: dict[str, JudgeEntry] = {
-    "shapeworld": JudgeEntry("evaluation.judges.shapeworld:ShapeworldJudge", world=True, numerics_version=1),
+    "shapeworld": JudgeEntry("evaluation.judges.shapeworld:ShapeworldJudge", 1),
 }
 
 
@@ -62,9 +64,18 @@ def split_id(benchmark_id: str) -> tuple[str, str]:
     return name, judge
 
 
+def judge_name(benchmark_id: str) -> str:
+    """The judge behind an id; empty where there is none here. Raises BadInput for an unknown benchmark."""
+    name, suffix = split_id(benchmark_id)
+    entry = _entry(name)
+    return {"": entry.published, WORLD: entry.world}.get(suffix, "")
+
+
 def judged_ids() -> list[str]:
     """Every id that can be evaluated: a benchmark with a judge that exists here."""
-    return [f"{name}.{judge}".rstrip(".") for name, entry in BENCHMARKS.items() for judge in entry.judges]
+    return [
+        benchmark_id for name in BENCHMARKS for benchmark_id in (name, f"{name}.{WORLD}") if judge_name(benchmark_id)
+    ]
 
 
 def benchmark_faults(benchmark_id: str) -> Iterator[BadInput]:
@@ -72,7 +83,7 @@ def benchmark_faults(benchmark_id: str) -> Iterator[BadInput]:
     name, judge = split_id(benchmark_id)
     if name not in BENCHMARKS:
         yield BadInput(f"no benchmark is called {name!r}", field=FIELD, choices=judged_ids())
-    elif judge not in BENCHMARKS[name].judges:
+    elif not judge_name(benchmark_id):
         missing = f"judge {judge!r}" if judge else "published judge"
         yield BadInput(f"{name} has no {missing} here", field=FIELD, choices=judged_ids())
 
@@ -85,8 +96,9 @@ def _entry(name: str) -> BenchmarkEntry:
 
 def numerics_version(benchmark_id: str) -> int:
     """Version of the rules and the judge behind an id, in one number. Raises BadInput for an unknown benchmark."""
-    name, judge = split_id(benchmark_id)
-    judge_version = JUDGES[judge].numerics_version if judge in JUDGES else 0
+    name, _ = split_id(benchmark_id)
+    judge = judge_name(benchmark_id)
+    judge_version = JUDGES[judge].numerics_version if judge else 0
     return _entry(name).numerics_version * VERSIONS_PER_RULES + judge_version
 
 
@@ -110,9 +122,8 @@ def open_benchmark(benchmark_id: str, plan: PromptPlan, data: Path | None) -> Be
     """
     for fault in benchmark_faults(benchmark_id):
         raise fault
-    name, judge = split_id(benchmark_id)
-    world = judge if judge and JUDGES[judge].world else ""
-    benchmark: Benchmark = benchmark_class(name).open(benchmark_id, plan, data, world)
+    name, suffix = split_id(benchmark_id)
+    benchmark: Benchmark = benchmark_class(name).open(benchmark_id, plan, data, suffix if suffix == WORLD else "")
     return benchmark
 
 
@@ -120,7 +131,7 @@ def open_judge(benchmark_id: str) -> Judge:
     """The judge that an id names. Raises BadInput for an id that cannot be evaluated here."""
     for fault in benchmark_faults(benchmark_id):
         raise fault
-    judge: Judge = _load(JUDGES[split_id(benchmark_id)[1]].judge)()
+    judge: Judge = _load(JUDGES[judge_name(benchmark_id)].judge)()
     return judge
 
 

@@ -1,12 +1,15 @@
-"""``sample``: one model draws one benchmark's prompts, where the benchmark's own layout wants the pictures."""
+"""``sample``: one model does what one benchmark's prompts ask; pictures go where the benchmark's layout wants them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from evaluation.benchmark import Benchmark, PromptPlan
+from evaluation.prompt_files import prompts_text, write_prompt_files
 from evaluation.registry import open_benchmark
-from reca_core.contracts.files import atomic_write_text, read_jsonl
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import sha256_file, sha256_text
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.records import ResolvedModel, Sample, SampleResult
@@ -22,12 +25,12 @@ SAMPLES_FILE = "samples.jsonl"
 
 @verb("sample", "sample {benchmark} with {model.name}")
 def sample(benchmark: str, model: ResolvedModel, sampling: SamplingSettings, evaluation: EvaluationPlan) -> Sampled:
-    """The pictures of a model for a benchmark's prompts, drawn now, completed, or found."""
+    """The pictures or replies of a model for a benchmark's prompts, made now, completed, or found."""
     opened = open_benchmark(benchmark, prompt_plan(evaluation), benchmark_data())
     text = prompts_text(opened)
-    request = plan.sample_request(current_home(), model, sha256_text(text), sampling)
+    request = plan.sample_request(current_home(), model, sha256_text(text), sampling, sampler_task(opened))
     directory = RunDirectory(Path(request.output_directory))
-    _write_prompts(directory.path, opened, text)
+    write_prompt_files(directory.path, opened)
     stage = Stage(
         name=f"sample {benchmark}, {model.name}",
         module="reca_core.launch",
@@ -56,19 +59,15 @@ def prompt_plan(evaluation: EvaluationPlan) -> PromptPlan:
     return PromptPlan(evaluation.prompts_per_tag, evaluation.pictures_per_prompt, evaluation.first_seed)
 
 
-def prompts_text(benchmark: Benchmark) -> str:
-    """The prompts file: one record per line."""
-    return "".join(prompt.model_dump_json() + "\n" for prompt in benchmark.prompts())
-
-
-def _write_prompts(directory: Path, benchmark: Benchmark, text: str) -> None:
-    """The prompts, and the files that upstream's scorer wants beside the pictures."""
-    atomic_write_text(directory / plan.PROMPTS_FILE, text)
-    for name, content in benchmark.companions().items():
-        file = directory / name
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content, encoding="utf-8")
+def sampler_task(benchmark: Benchmark) -> Literal["draw", "describe"]:
+    """What the sampler must do. Raises BadInput for edits, which it cannot make."""
+    if benchmark.task == "edit":
+        raise BadInput(
+            f"{benchmark.id} needs edited pictures, and no family here edits",
+            field="evaluation.benchmarks",
+            remedy="edit elsewhere and have the pictures judged: reca evaluate --benchmark NAME --images DIR",
+        )
+    return benchmark.task
 
 
 def samples_fault(directory: Path, result: SampleResult) -> str:

@@ -14,7 +14,7 @@ from evaluation.benchmarks.geneval.requirement import TAGS
 from evaluation.compare import ComparisonRefused, Measurement, compare, compare_directories
 from evaluation.records import JudgeIdentity, Judgment, Scored, ScoreTable, Unscored
 from reca_core.contracts.errors import EXIT_INCOMPLETE, StageFailed
-from tests.evaluation.judging import draw_samples, request_for
+from tests.evaluation.drawn import draw_samples, request_for
 
 SEEDS = [1000, 1001]
 PROMPTS_PER_TAG = 20

@@ -23,14 +23,14 @@ from reca_core.contracts.errors import BadInput, StageFailed
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.lifeline import child_environment
 from reca_core.contracts.progress import parse_progress
-from tests.evaluation.judging import ASK_LOG, draw_samples, request_for
+from tests.evaluation.drawn import ASK_LOG, draw_samples, request_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW_LAUNCH = """
 import sys
 from evaluation import registry
 from evaluation.launch import main
-registry.JUDGES["shapeworld"] = registry.JudgeEntry("tests.evaluation.judging:SlowJudge", True, 1)
+registry.JUDGES["shapeworld"] = registry.JudgeEntry("tests.evaluation.drawn:SlowJudge", 1)
 sys.exit(main(sys.argv[1:]))
 """
 DEADLINE_SECONDS = 60
@@ -219,7 +219,7 @@ class Outage(ShapeworldJudge):
 def test_an_outage_is_unscored_and_is_asked_again_next_time(
     samples: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "JUDGES", {"shapeworld": JudgeEntry(f"{__name__}:Outage", True, 1)})
+    monkeypatch.setattr(registry, "JUDGES", {"shapeworld": JudgeEntry(f"{__name__}:Outage", 1)})
     monkeypatch.setattr(registry, "_load", lambda target: Outage if target.endswith(":Outage") else _load(target))
     request = request_for(samples, tmp_path)
     first = runner.main(request)

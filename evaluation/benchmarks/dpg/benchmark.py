@@ -1,22 +1,34 @@
 """DPG-Bench behind the benchmark protocol: every question of the table is asked about every picture.
 
 Pictures lie one per file as ``<item>_<k>.png``, the layout of RecA's copy, whose numbers this project compares with.
+The rendered world has prompts and a question table of its own with the same columns (contracts/world_tasks.py).
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.benchmark import BenchmarkCard, Known, PinnedFile, PromptPlan, RowData, failure
+from evaluation.benchmark import (
+    BenchmarkCard,
+    Known,
+    ModelTask,
+    PinnedFile,
+    PromptPlan,
+    RowData,
+    SourcePicture,
+    failure,
+)
 from evaluation.benchmarks.data import read_pinned
 from evaluation.benchmarks.dpg import summary
 from evaluation.benchmarks.dpg.scoring import score_file, unscored_file
-from evaluation.benchmarks.dpg.table import Table, read_table
+from evaluation.benchmarks.dpg.table import COLUMNS, NO_PARENT, Table, read_table
 from evaluation.records import Answer, Arithmetic, Judgment, Question, Reply, Scored, Unscored, Unusable
-from reca_core.contracts.errors import BadInput
 from reca_core.contracts.records import Prompt, Sample
+from reca_core.contracts.world_tasks import DenseItem, dense_items
 
 PROMPTS = PinnedFile("dpg_prompts.jsonl", sha256="9713080d355dce2def6d028174ae2998d24a4df81eb692059264108353d74528")
 QUESTIONS = PinnedFile("dpg_bench.csv", git_blob="98457fc9901943f51ff9a30367250fc292533bed")
@@ -32,12 +44,15 @@ CARD = BenchmarkCard(
 )
 PER_PICTURE = 1
 """Pictures in a file."""
+WORLD_ITEMS = 128
+"""Dense prompts that the rendered world's form of the benchmark has."""
 
 
 class DpgBench:
     """The rules over the items of a prompts file and the questions of a table."""
 
     card = CARD
+    task: ModelTask = "draw"
 
     def __init__(
         self, benchmark_id: str, prompts: Sequence[tuple[str, str]], tables: dict[Arithmetic, Table], plan: PromptPlan
@@ -49,18 +64,15 @@ class DpgBench:
 
     @classmethod
     def open(cls, benchmark_id: str, plan: PromptPlan, data: Path | None, world: str = "") -> DpgBench:
-        """The published prompts and questions from ``data``.
+        """The published prompts and questions from ``data``, or those of a rendered world, which needs no data.
 
-        Raises: PrerequisiteMissing for absent or altered files; BadInput for a world: it has no dense prompts.
+        Raises: PrerequisiteMissing for absent or altered files.
         """
         if world:
-            raise BadInput(f"the world {world} has no dense prompts", field="benchmarks", choices=("geneval." + world,))
+            items = dense_items(plan.first_seed, min(plan.prompts_per_tag or WORLD_ITEMS, WORLD_ITEMS))
+            return cls(benchmark_id, [(item.item_id, item.text) for item in items], _tables(world_table(items)), plan)
         lines = [json.loads(line) for line in read_pinned(data, "dpg", PROMPTS).split("\n") if line.strip()]
-        text = read_pinned(data, "dpg", QUESTIONS)
-        tables: dict[Arithmetic, Table] = {
-            "corrected": read_table(text, QUESTIONS.path),
-            "parity": read_table(text, QUESTIONS.path, first_row_kept=False),
-        }
+        tables = _tables(read_pinned(data, "dpg", QUESTIONS))
         return cls(benchmark_id, [(line["item_id"], line["text"]) for line in lines], tables, plan)
 
     def prompts(self) -> list[Prompt]:
@@ -71,6 +83,10 @@ class DpgBench:
             Prompt(prompt_id=item, text=text, seeds=self._plan.seeds, outputs=[f"{item}_{k}.png" for k in pictures])
             for item, text in chosen
         ]
+
+    def sources(self) -> dict[str, SourcePicture]:
+        """None: pictures are drawn from text."""
+        return {}
 
     def companions(self) -> dict[str, str]:
         """None: the layout is pictures only."""
@@ -114,3 +130,22 @@ class DpgBench:
 
 def _judgment(prompt: Prompt, seed: int, outcome: Scored | Unscored) -> Judgment:
     return Judgment(id=f"{prompt.prompt_id}/{seed}", prompt_id=prompt.prompt_id, seed=seed, outcome=outcome)
+
+
+def _tables(text: str) -> dict[Arithmetic, Table]:
+    """The question table as it is, and as the upstream loader reads it."""
+    return {
+        "corrected": read_table(text, QUESTIONS.path),
+        "parity": read_table(text, QUESTIONS.path, first_row_kept=False),
+    }
+
+
+def world_table(items: Sequence[DenseItem]) -> str:
+    """The questions about dense prompts of the rendered world, as the text of a question table."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(COLUMNS)
+    for row in (row for item in items for row in item.rows):
+        parents = ",".join(map(str, row.dependency or (NO_PARENT,)))
+        writer.writerow([row.item_id, row.proposition_id, parents, row.tuple, row.question])
+    return stream.getvalue()

@@ -2,6 +2,7 @@
 
 Layout: ``fullset/<task>/<lang>/<key>.png``, the source beside it as ``<key>_SRCIMG.png``. An item is (task, language,
 key): keys alone are not unique. The item list available as a file has the 604 English items of 606 whose keys are.
+The rendered world has items of five of the eleven tasks, painted pictures to edit, and questions in its own words.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.benchmark import BenchmarkCard, Known, PinnedFile, PromptPlan, RowData, failure
+from evaluation.benchmark import (
+    BenchmarkCard,
+    Known,
+    ModelTask,
+    PinnedFile,
+    PromptPlan,
+    RowData,
+    SourcePicture,
+    failure,
+)
 from evaluation.benchmarks.data import read_pinned
 from evaluation.benchmarks.gedit import summary
 from evaluation.benchmarks.gedit.rounds import calls_to_make, score_replies
 from evaluation.records import Answer, Arithmetic, Judgment, Question, Reply, Scored, Unscored, Unusable
-from reca_core.contracts.errors import BadInput
+from evaluation.rendered import painted
 from reca_core.contracts.records import Prompt, Sample
+from reca_core.contracts.world_edits import GEDIT_TYPES, EditItem, edit_items
+from reca_core.contracts.world_tasks import PICTURE_SCORES_FORM, edit_scores_question
 
 ITEMS = PinnedFile(
     "gedit_en_instructions.json", sha256="9d34f6fc8741b840c9ebd28b699b17823536b8adc65dbfb153059208a6d5bf24"
@@ -37,6 +49,8 @@ CARD = BenchmarkCard(
 PLACEHOLDER = "<instruction>"
 LANGUAGE_OF_ITEMS = "en"
 ROOT = "fullset"
+WORLD_ITEMS_PER_TYPE = 24
+"""Items of every task that the rendered world's form of the benchmark has."""
 
 
 @dataclass(frozen=True)
@@ -54,49 +68,76 @@ class GEditItem:
         """Identity and place: ``fullset/<task>/<lang>/<key>``."""
         return f"{ROOT}/{self.task}/{self.language}/{self.key}"
 
+    @property
+    def source(self) -> str:
+        """Place of the picture to edit, also in upstream's tree of results."""
+        return f"{self.path}_SRCIMG.png"
+
 
 class GEdit:
     """The rules over a list of items."""
 
     card = CARD
+    task: ModelTask = "edit"
 
     def __init__(
-        self, benchmark_id: str, items: Sequence[GEditItem], texts: Mapping[str, str], plan: PromptPlan, folder: Path
+        self,
+        benchmark_id: str,
+        items: Sequence[GEditItem],
+        texts: Mapping[str, str],
+        plan: PromptPlan,
+        sources: Mapping[str, SourcePicture],
     ) -> None:
         self.id = benchmark_id
         self._items = {item.path: item for item in items}
         self._texts = texts
         self._plan = plan
-        self._folder = folder
+        self._sources = sources
 
     @classmethod
     def open(cls, benchmark_id: str, plan: PromptPlan, data: Path | None, world: str = "") -> GEdit:
-        """Items and judge texts from ``data``.
+        """Items and judge texts from ``data``, or those of a rendered world, which needs no data.
 
-        Raises: PrerequisiteMissing for absent or altered files; BadInput for a world, which has no photographs.
+        Raises: PrerequisiteMissing for absent or altered files.
         """
         if world:
-            raise BadInput(f"the world {world} has no photographs", field="benchmarks", choices=("geneval." + world,))
+            per_task = min(plan.prompts_per_tag or WORLD_ITEMS_PER_TYPE, WORLD_ITEMS_PER_TYPE)
+            return cls._of_world(benchmark_id, edit_items(GEDIT_TYPES, plan.first_seed, per_task), plan)
         items = [
             GEditItem(item["edit_type"], LANGUAGE_OF_ITEMS, key, item["prompt"], intersection=False)
             for key, item in json.loads(read_pinned(data, "gedit", ITEMS)).items()
         ]
         texts = {"SC": read_pinned(data, "gedit", SC_TEXT), "PQ": read_pinned(data, "gedit", PQ_TEXT)}
-        return cls(benchmark_id, items, texts, plan, (data or Path()) / "gedit")
+        folder = (data or Path()) / "gedit"
+        sources = {item.source: SourcePicture(file=folder / item.source) for item in items}
+        return cls(benchmark_id, items, texts, plan, sources)
+
+    @classmethod
+    def _of_world(cls, benchmark_id: str, found: Sequence[EditItem], plan: PromptPlan) -> GEdit:
+        items = [
+            GEditItem(item.edit_type, LANGUAGE_OF_ITEMS, item.key, item.instruction, intersection=False)
+            for item in found
+        ]
+        texts = {"SC": edit_scores_question(PLACEHOLDER), "PQ": PICTURE_SCORES_FORM}
+        sources = {item.source: painted(scene.objects()) for item, scene in zip(items, found, strict=True)}
+        return cls(benchmark_id, items, texts, plan, sources)
 
     def prompts(self) -> list[Prompt]:
         """One edit per item; at most ``prompts_per_tag`` items of every task."""
-        chosen: list[Prompt] = []
-        taken: dict[str, int] = {}
-        for path, item in self._items.items():
-            taken[item.task] = taken.get(item.task, 0) + 1
-            if not self._plan.prompts_per_tag or taken[item.task] <= self._plan.prompts_per_tag:
-                source = str(self._folder / f"{path}_SRCIMG.png")
-                seeds, outputs = [self._plan.first_seed], [f"{path}.png"]
-                chosen.append(
-                    Prompt(prompt_id=path, text=item.instruction, source_image=source, seeds=seeds, outputs=outputs)
-                )
-        return chosen
+        return [
+            Prompt(
+                prompt_id=item.path,
+                text=item.instruction,
+                source_image=item.source,
+                seeds=[self._plan.first_seed],
+                outputs=[f"{item.path}.png"],
+            )
+            for item in self._plan.take(self._items.values(), lambda item: item.task)
+        ]
+
+    def sources(self) -> dict[str, SourcePicture]:
+        """The pictures to edit."""
+        return {prompt.source_image: self._sources[prompt.source_image] for prompt in self.prompts()}
 
     def companions(self) -> dict[str, str]:
         """None: the layout is pictures only."""

@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmark import BenchmarkCard, Known, PinnedFile, PromptPlan, RowData, failure
+from evaluation.benchmark import (
+    BenchmarkCard,
+    Known,
+    ModelTask,
+    PinnedFile,
+    PromptPlan,
+    RowData,
+    SourcePicture,
+    failure,
+)
 from evaluation.benchmarks.data import read_pinned
 from evaluation.benchmarks.geneval import summary
 from evaluation.benchmarks.geneval.requirement import Requirement
@@ -54,6 +63,7 @@ class GenEval:
     """The rules over one list of requirements; the n-th prompt has the id ``NNNNN``."""
 
     card = CARD
+    task: ModelTask = "draw"
 
     def __init__(self, benchmark_id: str, metadata: Sequence[Mapping[str, Any]], plan: PromptPlan) -> None:
         self.id = benchmark_id
@@ -77,14 +87,20 @@ class GenEval:
 
     def prompts(self) -> list[Prompt]:
         """The first ``prompts_per_tag`` prompts of every tag, in file order."""
-        chosen: list[Prompt] = []
-        taken: dict[str, int] = {}
-        for name, requirement in self._requirements.items():
-            taken[requirement.tag] = taken.get(requirement.tag, 0) + 1
-            if not self._plan.prompts_per_tag or taken[requirement.tag] <= self._plan.prompts_per_tag:
-                outputs = [f"{name}/samples/{k:05d}.png" for k in range(self._plan.pictures_per_prompt)]
-                chosen.append(Prompt(prompt_id=name, text=requirement.prompt, seeds=self._plan.seeds, outputs=outputs))
-        return chosen
+        pictures = range(self._plan.pictures_per_prompt)
+        return [
+            Prompt(
+                prompt_id=name,
+                text=requirement.prompt,
+                seeds=self._plan.seeds,
+                outputs=[f"{name}/samples/{k:05d}.png" for k in pictures],
+            )
+            for name, requirement in self._plan.take(self._requirements.items(), lambda item: item[1].tag)
+        ]
+
+    def sources(self) -> dict[str, SourcePicture]:
+        """None: pictures are drawn from text."""
+        return {}
 
     def companions(self) -> dict[str, str]:
         """Every prompt's own record beside its pictures, where the upstream scorer looks for it."""

@@ -1,6 +1,8 @@
 """ImgEdit-Bench behind the benchmark protocol: one request per edit, words first, then the picture before and after.
 
-Layout: ``<key>.png``. Judge texts are upstream's, verbatim, oddities included (the extract text speaks of one picture).
+Layout: ``<key>.png``; the pictures to edit lie beside them in ``singleturn/``. Judge texts are upstream's, verbatim,
+oddities included (the extract text speaks of one picture). The rendered world has items of seven of the nine types,
+painted pictures to edit, and a question in its own words (contracts/world_edits.py, world_tasks.py).
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.benchmark import BenchmarkCard, Known, PinnedFile, PromptPlan, RowData
+from evaluation.benchmark import BenchmarkCard, Known, ModelTask, PinnedFile, PromptPlan, RowData, SourcePicture
 from evaluation.benchmarks.data import read_pinned
 from evaluation.benchmarks.imgedit import summary
 from evaluation.benchmarks.imgedit.ratings import LABELS, read_ratings, score_reply
 from evaluation.records import Answer, Arithmetic, Judgment, Question, Reply, Scored, Unscored, Unusable
-from reca_core.contracts.errors import BadInput
+from evaluation.rendered import painted
 from reca_core.contracts.records import Prompt, Sample
+from reca_core.contracts.world_edits import IMGEDIT_TYPES, EditItem, edit_items
+from reca_core.contracts.world_tasks import marks_question
 
 ITEMS = PinnedFile("basic_edit.json", git_blob="d3c63149dff3f9e05e58b65886208bffec68f662")
 JUDGE_TEXTS = PinnedFile("prompts.json", sha256="f9468dc848776ee0a6c2e2c31e678c7224e9cb61b013747c8c52d4a05627b5a0")
@@ -33,13 +37,16 @@ PLACEHOLDER = "<edit_prompt>"
 RATING_QUESTION = "rating"
 MAX_ASKS = 3
 SOURCE_FOLDER = "singleturn"
-"""Where the source pictures lie inside the benchmark's data folder."""
+"""Where the pictures to edit lie: inside the benchmark's data folder, and beside the prompts file."""
+WORLD_ITEMS_PER_TYPE = 24
+"""Items of every edit type that the rendered world's form of the benchmark has."""
 
 
 class ImgEdit:
-    """The rules over the items of the basic suite."""
+    """The rules over the items of the basic suite, or over those of the rendered world."""
 
     card = CARD
+    task: ModelTask = "edit"
 
     def __init__(
         self,
@@ -47,40 +54,55 @@ class ImgEdit:
         items: Mapping[str, Mapping[str, str]],
         texts: Mapping[str, str],
         plan: PromptPlan,
-        folder: Path,
+        sources: Mapping[str, SourcePicture],
     ) -> None:
         self.id = benchmark_id
         self._items = items
         self._texts = texts
         self._plan = plan
-        self._folder = folder
+        self._sources = sources
 
     @classmethod
     def open(cls, benchmark_id: str, plan: PromptPlan, data: Path | None, world: str = "") -> ImgEdit:
-        """Items and judge texts from ``data``.
+        """Items and judge texts from ``data``, or those of a rendered world, which needs no data.
 
-        Raises: PrerequisiteMissing for absent or altered files; BadInput for a world, which has no photographs.
+        Raises: PrerequisiteMissing for absent or altered files.
         """
         if world:
-            raise BadInput(f"the world {world} has no photographs", field="benchmarks", choices=("geneval." + world,))
+            per_type = min(plan.prompts_per_tag or WORLD_ITEMS_PER_TYPE, WORLD_ITEMS_PER_TYPE)
+            return cls._of_world(benchmark_id, edit_items(IMGEDIT_TYPES, plan.first_seed, per_type), plan)
         items = json.loads(read_pinned(data, "imgedit", ITEMS))
         texts = json.loads(read_pinned(data, "imgedit", JUDGE_TEXTS))
-        return cls(benchmark_id, items, texts, plan, (data or Path()) / "imgedit" / SOURCE_FOLDER)
+        folder = (data or Path()) / "imgedit" / SOURCE_FOLDER
+        sources = {_source(item["id"]): SourcePicture(file=folder / item["id"]) for item in items.values()}
+        return cls(benchmark_id, items, texts, plan, sources)
+
+    @classmethod
+    def _of_world(cls, benchmark_id: str, found: Sequence[EditItem], plan: PromptPlan) -> ImgEdit:
+        items = {
+            item.key: {"id": f"{item.key}.png", "prompt": item.instruction, "edit_type": item.edit_type}
+            for item in found
+        }
+        texts = {edit_type: marks_question(PLACEHOLDER, LABELS[edit_type]) for edit_type in IMGEDIT_TYPES}
+        sources = {_source(f"{item.key}.png"): painted(item.objects()) for item in found}
+        return cls(benchmark_id, items, texts, plan, sources)
 
     def prompts(self) -> list[Prompt]:
         """One edit per item; at most ``prompts_per_tag`` items of every edit type."""
-        chosen: list[Prompt] = []
-        taken: dict[str, int] = {}
-        for key, item in self._items.items():
-            edit_type = item["edit_type"]
-            taken[edit_type] = taken.get(edit_type, 0) + 1
-            if not self._plan.prompts_per_tag or taken[edit_type] <= self._plan.prompts_per_tag:
-                source = str(self._folder / item["id"])
-                seeds = [self._plan.first_seed]
-                chosen.append(
-                    Prompt(prompt_id=key, text=item["prompt"], source_image=source, seeds=seeds, outputs=[f"{key}.png"])
-                )
-        return chosen
+        return [
+            Prompt(
+                prompt_id=key,
+                text=item["prompt"],
+                source_image=_source(item["id"]),
+                seeds=[self._plan.first_seed],
+                outputs=[f"{key}.png"],
+            )
+            for key, item in self._plan.take(self._items.items(), lambda pair: pair[1]["edit_type"])
+        ]
+
+    def sources(self) -> dict[str, SourcePicture]:
+        """The pictures to edit."""
+        return {prompt.source_image: self._sources[prompt.source_image] for prompt in self.prompts()}
 
     def companions(self) -> dict[str, str]:
         """None: the layout is pictures only."""
@@ -139,3 +161,7 @@ class ImgEdit:
             tag=self._edit_type(prompt),
             outcome=outcome,
         )
+
+
+def _source(picture: str) -> str:
+    return f"{SOURCE_FOLDER}/{picture}"
