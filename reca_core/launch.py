@@ -62,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(given[0], Path(given[1]))
     except RecaError as error:
         return _fail(str(error), error.exit_code)
+    except OSError as error:  # a disk that is full or read-only, a file that vanished: the machine's fault, not a bug
+        log.info("where it happened", exc_info=error)
+        return _fail(f"a file cannot be read or written: {error}", EXIT_STAGE_FAILED)
 
 
 def _run(command: str, path: Path) -> int:

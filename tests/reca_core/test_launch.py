@@ -64,6 +64,15 @@ def test_a_model_that_is_not_there_is_a_missing_prerequisite(tmp_path: Path) -> 
     assert child.exitcode == 3
 
 
+def test_a_run_directory_that_cannot_be_written_fails_the_stage_and_names_it(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    path = tmp_path / "request.json"
+    path.write_text(asked.model_copy(update={"run_directory": "/proc/reca-run"}).model_dump_json())
+    finished = run("train", str(path))
+    assert finished.returncode == 4
+    assert "/proc/reca-run" in finished.stderr.splitlines()[-1]
+
+
 def test_prepare_train_and_sample_work_one_after_another_as_children(tmp_path: Path) -> None:
     images = ImageSource(source="shapeworld", scenes=6)
     preparing = PrepareRequest(images=images, home=str(tmp_path / "home"), run_directory=str(tmp_path / "prepare"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -221,6 +222,22 @@ def test_the_tokenizer_stage_trains_the_tokenizer_alone(tmp_path: Path) -> None:
     result = train(request(tmp_path, stage="tokenizer", steps=8, learning_rate=2e-3, checkpoint_every_steps=8))
     assert result.last_losses["train/loss"] < result.first_losses["train/loss"]
     assert all(not name.startswith("train/image_to_text") for name in result.last_losses)
+
+
+def test_replay_may_come_from_a_llava_file(tmp_path: Path) -> None:
+    asked = request(tmp_path, losses=ALL_TERMS, steps=2, preview_every_steps=1)
+    turns = [("<image> what is in the picture?", "a red ring"), ("draw a moon", "<image>"), ("how many?", "one")]
+    rows = [
+        {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}
+        | ({"image": "pictures/000.png"} if "<image>" in question + answer else {})
+        for question, answer in turns
+    ]
+    (tmp_path / "llava.json").write_text(json.dumps(rows))
+    captions = asked.captions.model_copy(update={"source": str(tmp_path / "llava.json")})
+    result = train(asked.model_copy(update={"captions": captions}))
+    assert {"train/image_to_text_loss", "train/text_to_image_loss", "train/text_loss"} <= result.last_losses.keys()
+    drawn = [row for row in read_jsonl(tmp_path / "run" / "previews" / "index.jsonl") if row["task"] == "draw"]
+    assert {row["text"] for row in drawn} == {"draw a moon"}
 
 
 def test_parameters_that_no_active_term_reaches_are_listed_and_unchanged(tmp_path: Path) -> None:
