@@ -21,8 +21,8 @@ from reca_core.contracts.home import DEFAULT_HOME
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 MODEL = "tiny-janus"
-VIEW = {"width": 1100, "height": 1180}
-"""Of the browser: the verdict, the table and the first pictures."""
+WIDTH, HEIGHT = 1100, 1180
+"""Of the browser window, in pixels: the verdict, the table and the first pictures."""
 
 
 def photographs(home: Path, output: Path) -> Path:
@@ -45,14 +45,15 @@ def report(home: Path, output: Path) -> Path:
     if not page_file.is_file():
         raise PrerequisiteMissing("there is no report yet", field=str(page_file), remedy=f"reca demo --home {home}")
     _package_folder("playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise PrerequisiteMissing("chromium is not installed", remedy="apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     target = output / "report.png"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport=VIEW, color_scheme="light")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.goto(page_file.as_uri())
         page.screenshot(path=str(target))
         browser.close()
