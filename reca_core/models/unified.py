@@ -81,6 +81,15 @@ class RedrawRequest:
 
 
 @dataclass(frozen=True)
+class EditRequest:
+    """One picture to change as told."""
+
+    picture: Image.Image
+    instruction: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """Which parameter names of a checkpoint did not fit. Anything the family did not declare harmless is an error."""
 
@@ -193,6 +202,15 @@ class DrawsFromText(Protocol):
         self, captions: Sequence[str], target: Target, drop_text: Bool[Tensor, " batch"], draws: KeyedDraws
     ) -> LossSum:
         """The generation loss conditioned on captions; dropped rows get the family's null prompt."""
+        ...
+
+
+@runtime_checkable
+class EditsImages(Protocol):
+    """A family that changes pictures by instruction."""
+
+    def edit(self, requests: Sequence[EditRequest], settings: SamplingSettings) -> Iterator[Image.Image]:
+        """Changed pictures, in order; each depends on its own picture, instruction and seed only."""
         ...
 
 
