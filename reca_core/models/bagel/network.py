@@ -7,6 +7,7 @@ Module names are those of the published checkpoint; the autoencoder is diffusers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.embeddings import get_timestep_embedding
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Qwen2Config, SiglipVisionConfig
 
@@ -125,6 +126,7 @@ class BagelNetwork(nn.Module):
     """All parameters of a BAGEL, autoencoder included."""
 
     vae: Any  # diffusers' classes carry no types
+    _no_split_modules = ("Layer", "SiglipEncoderLayer")
 
     def __init__(self, sizes: BagelSizes) -> None:
         super().__init__()
@@ -141,6 +143,11 @@ class BagelNetwork(nn.Module):
         self.llm2vae = nn.Linear(width, channels)
         self.vae = AutoencoderKL(**sizes.autoencoder)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.vae2llm.weight.device
+
     # ---- the autoencoder ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -148,9 +155,18 @@ class BagelNetwork(nn.Module):
         self, pixels: Float[Tensor, "batch 3 height width"], noise: Float[Tensor, "batch channels h w"]
     ) -> Float[Tensor, "batch channels h w"]:
         """Latents, *sampled* with the given noise: upstream samples in training and editing alike."""
-        posterior = self.vae.encode(pixels).latent_dist
-        sampled = posterior.mean + posterior.std * noise
-        return self.vae.config.scaling_factor * (sampled - self.vae.config.shift_factor)
+        mean, deviation = self.posterior(pixels)
+        return mean + deviation * noise
+
+    @torch.no_grad()
+    def posterior(
+        self, pixels: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch channels h w"], Float[Tensor, "batch channels h w"]]:
+        """Mean and deviation of the latents; float32 whatever the training's precision: they are targets."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            posterior = self.vae.encode(pixels).latent_dist
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor
+        return scale * (posterior.mean - shift), scale * posterior.std
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 3 height width"]:
@@ -178,8 +194,14 @@ class BagelNetwork(nn.Module):
 
     def understand(self, pack: Pack) -> Float[Tensor, "tokens width"]:
         """ViT tokens of all pictures of a pack, with their positions added."""
-        ids = torch.cat(pack.vit_position_ids).to(self.vae2llm.weight.device)
-        features = self.vit_model.vision_model(torch.cat(pack.vit_patches).to(ids.device), ids, pack.vit_lengths)
+        ids, patches = torch.cat(pack.vit_position_ids).to(self.device), torch.cat(pack.vit_patches).to(self.device)
+        return self.see(patches, ids, pack.vit_lengths)
+
+    def see(
+        self, patches: Float[Tensor, "tokens features"], ids: Int[Tensor, " tokens"], lengths: Sequence[int]
+    ) -> Float[Tensor, "tokens width"]:
+        """Patches of pictures through ViT and connector, with their positions added."""
+        features = self.vit_model.vision_model(patches, ids, lengths)
         return self.connector(features) + self.vit_pos_embed.pos_embed[ids]
 
     def embed_noised(self, pack: Pack, noised: Noised) -> Float[Tensor, "tokens width"]:
@@ -187,13 +209,15 @@ class BagelNetwork(nn.Module):
         ids = torch.cat(pack.vae_position_ids).to(noised.time.device)
         return self.vae2llm(noised.mixed) + self.time_embedder(noised.time) + self.latent_pos_embed.pos_embed[ids]
 
-    def embed(self, pack: Pack, noised: Noised | None) -> Float[Tensor, "tokens width"]:
-        """The packed row of inputs [S, D]."""
-        device = self.vae2llm.weight.device
-        words = self.language_model.model.embed_tokens(torch.tensor(pack.text_ids, device=device))
+    def embed(
+        self, pack: Pack, noised: Noised | None, seen: Float[Tensor, "tokens width"] | None = None
+    ) -> Float[Tensor, "tokens width"]:
+        """The packed row of inputs [S, D]. ``seen`` are ViT tokens of a pack whose pictures are embedded already."""
+        device = self.device
+        words = self.language_model.model.embed_tokens(torch.tensor(pack.text_ids, dtype=torch.long, device=device))
         parts, index = [words], list(pack.text_index)
-        if pack.vit_patches:
-            parts.append(self.understand(pack))
+        if pack.vit_index:
+            parts.append(self.understand(pack) if seen is None else seen)
             index += pack.vit_index
         if noised is not None:
             parts.append(self.embed_noised(pack, noised))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reca_core.models.bagel.patches import patchify, position_ids
@@ -40,6 +40,8 @@ class Specials:
 class Item:
     """One part of a sample. ``ids`` for text; ``pixels`` [3, H, W] in [-1, 1] for pictures.
 
+    A picture that is encoded already has no pixels but says its size: ``embedded``, the rows of a ViT item, or
+    ``grid``, the tokens per column and row of a VAE item.
     ``predict``: this part is what the loss is about. ``dropped``: left out, for classifier-free guidance.
     ``time_logit``: of the noise in a VAE item to predict; the time is its sigmoid.
     """
@@ -50,6 +52,8 @@ class Item:
     predict: bool = False
     dropped: bool = False
     time_logit: float = 0.0
+    embedded: int = 0
+    grid: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -61,6 +65,14 @@ class Grids:
     vae_stride: int
     """Pixels per VAE token side: downsampling times latent patch."""
     latent_per_side: int
+
+    def vit_tokens(
+        self, pixels: Float[Tensor, "3 height width"]
+    ) -> tuple[Float[Tensor, "patches features"], Int[Tensor, " patches"]]:
+        """Patches of a picture and their position ids."""
+        side = self.vit_patch
+        grid = (pixels.shape[1] // side, pixels.shape[2] // side)
+        return patchify(pixels, side), position_ids(*grid, self.vit_per_side)
 
 
 @dataclass
@@ -154,34 +166,35 @@ class Packer:
     def _picture(self, item: Item, rotary: int) -> int:
         if item.dropped:
             return rotary + 1
-        assert item.pixels is not None  # a picture item carries its pixels
         first = self.pack.length
         self._words([self.specials.soi], [rotary])
         if item.kind == "vit":
-            self._vit(item.pixels, rotary)
+            self._vit(item, rotary)
         else:
-            self._vae(item, item.pixels, rotary)
+            self._vae(item, rotary)
         self._words([self.specials.eoi], [rotary])
         self._close(first, "noise" if item.predict else "full")
         return rotary if item.predict else rotary + 1
 
-    def _vit(self, pixels: Float[Tensor, "3 height width"], rotary: int) -> None:
-        side = self.grids.vit_patch
-        patches = patchify(pixels, side)
+    def _vit(self, item: Item, rotary: int) -> None:
+        if item.pixels is None:
+            self._fill(self.pack.vit_index, item.embedded, rotary)
+            return
+        patches, ids = self.grids.vit_tokens(item.pixels)
         self._fill(self.pack.vit_index, len(patches), rotary)
         self.pack.vit_patches.append(patches)
-        grid = (pixels.shape[1] // side, pixels.shape[2] // side)
-        self.pack.vit_position_ids.append(position_ids(*grid, self.grids.vit_per_side))
+        self.pack.vit_position_ids.append(ids)
         self.pack.vit_lengths.append(len(patches))
 
-    def _vae(self, item: Item, pixels: Float[Tensor, "3 height width"], rotary: int) -> None:
-        stride, pack = self.grids.vae_stride, self.pack
-        grid = (pixels.shape[1] // stride, pixels.shape[2] // stride)
+    def _vae(self, item: Item, rotary: int) -> None:
+        stride, pack, grid = self.grids.vae_stride, self.pack, item.grid
+        if item.pixels is not None:
+            grid = (item.pixels.shape[1] // stride, item.pixels.shape[2] // stride)
+            pack.vae_pixels.append(item.pixels)
         count = grid[0] * grid[1]
         if item.predict:
             pack.noise_index += range(pack.length, pack.length + count)
         self._fill(pack.vae_index, count, rotary)
-        pack.vae_pixels.append(pixels)
         pack.vae_grids.append(grid)
         pack.vae_position_ids.append(position_ids(*grid, self.grids.latent_per_side))
         pack.time_logits += [item.time_logit if item.predict else float("-inf")] * count
