@@ -10,12 +10,13 @@ from torch import Tensor
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused
+from reca_core.models.grouping import in_order_by_length
 from reca_core.models.janus import sampler, sequence, vq
 from reca_core.models.janus.chat import BOI_TAG, IMAGE_TAG, PAD_TAG, ChatFormat
-from reca_core.models.janus.grouping import in_order_by_length
-from reca_core.models.janus.pictures import PictureTransform, to_pictures
+from reca_core.models.janus.pictures import PictureTransform
 from reca_core.models.janus.smallest import TEMPLATES, WORDS
 from reca_core.models.janus.word_tokenizer import word_tokenizer
+from reca_core.models.pictures import to_pictures
 from reca_core.models.unified import Dialogue, Images, Target
 from tests.reca_core.tiny_janus import tiny_janus, tiny_pictures
 

@@ -41,7 +41,7 @@ def read(directory: Path) -> Parts:
     if upstream.is_upstream(directory):
         configuration, state = upstream.read(directory, settings)
     else:
-        configuration = HarmonConfiguration.from_json(settings, str(directory / common.CONFIG))
+        configuration = HarmonConfiguration.from_json(common.read_settings(directory), str(directory / common.CONFIG))
         state = read_state(directory)
     return Parts(
         configuration,

@@ -22,11 +22,12 @@ from transformers import JanusConfig, JanusForConditionalGeneration, PreTrainedT
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import DrawStream, KeyedDraws, picture_stream
+from reca_core.models import directory as common
+from reca_core.models.grouping import in_order_by_length
 from reca_core.models.janus import checkpoint, sampler, smallest, vq
 from reca_core.models.janus import directory as layout
 from reca_core.models.janus.chat import ChatFormat
-from reca_core.models.janus.grouping import in_order_by_length
-from reca_core.models.janus.pictures import PictureTransform, to_pictures
+from reca_core.models.janus.pictures import PictureTransform
 from reca_core.models.janus.sequence import (
     answer_logits,
     as_flags,
@@ -36,6 +37,7 @@ from reca_core.models.janus.sequence import (
     without_text,
 )
 from reca_core.models.janus.word_tokenizer import word_tokenizer
+from reca_core.models.pictures import to_pictures
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
 from reca_core.objectives import next_token
 from reca_core.objectives.loss_sum import LossSum
@@ -104,7 +106,7 @@ class Janus(nn.Module):
         network = JanusForConditionalGeneration(config)
         sizes = checkpoint.Sizes.of(config)
         transform = PictureTransform(sizes.understanding_side, sizes.target_side, min_side=1)
-        chosen = tuple(templates) or layout.GENERAL_TEMPLATES
+        chosen = tuple(templates) or common.GENERAL_TEMPLATES
         return cls(network, tokenizer, transform, chosen, layout.new_companions(tokenizer, transform, chosen))
 
     @classmethod

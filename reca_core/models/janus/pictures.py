@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from reca_core.contracts.files import write_json
+from reca_core.models.pictures import WHITE, centre_square, channels, resized, stack, to_pictures
 from reca_core.models.unified import Images
 
 SETTINGS_FILES = ("preprocessor_config.json", "processor_config.json")
 HALF = (0.5, 0.5, 0.5)
-WHITE = 255.0
 
 
 @dataclass(frozen=True)
@@ -77,11 +74,11 @@ class PictureTransform:
 
     def normalised(self, values: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Values in [0, 1] as the understanding encoder wants them."""
-        return (values - _channels(self.mean)) / _channels(self.std)
+        return (values - channels(self.mean)) / channels(self.std)
 
     def view(self, images: Images) -> list[Image.Image]:
         """What the understanding encoder saw, as pictures."""
-        values = images.understanding.cpu() * _channels(self.std) + _channels(self.mean)
+        values = images.understanding.cpu() * channels(self.std) + channels(self.mean)
         return to_pictures(values * 2 - 1)
 
     def _fitted(self, picture: Image.Image, side: int) -> Image.Image:
@@ -92,38 +89,6 @@ class PictureTransform:
         canvas = Image.new("RGB", (max(small.size), max(small.size)), grey)
         canvas.paste(small, ((canvas.width - width) // 2, (canvas.height - height) // 2))
         return resized(canvas, side)
-
-
-def centre_square(picture: Image.Image) -> Image.Image:
-    """The largest centred square."""
-    side = min(picture.size)
-    if picture.size == (side, side):
-        return picture
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
-
-
-def resized(picture: Image.Image, side: int) -> Image.Image:
-    """A square picture at another size, bicubic; untouched where it already has it."""
-    if picture.size == (side, side):
-        return picture
-    return picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-
-
-def stack(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
-    """RGB pictures of one size as values in [0, 1]."""
-    pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
-    return rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").float() / WHITE
-
-
-def to_pictures(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
-    """Values in [-1, 1] (clamped) as RGB pictures, rounded to the nearest of 256 levels."""
-    levels = ((pixels.float().clamp(-1, 1) + 1) * (WHITE / 2)).round().to(torch.uint8)
-    return [Image.fromarray(array) for array in rearrange(levels, "b c h w -> b h w c").cpu().numpy()]
-
-
-def _channels(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:
-    return rearrange(torch.tensor(values), "c -> c 1 1")
 
 
 def _settings(directory: Path) -> dict[str, Any]:
