@@ -43,6 +43,7 @@ from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
 from tasks.sample import SAMPLES_FILE, prompt_plan, sampler_task, samples_fault
+from tasks.tracking_models import safe_name
 from tasks.train import checkpoint_fault
 
 R = TypeVar("R", bound=Record)
@@ -149,7 +150,8 @@ class Foresight:
 
     def _register(self) -> Step:
         registration, model = self.asked.registration, known_model(self.asked.model)
-        name = registration.name or (registered_name(model) if model else "reca-" + self.asked.model.source)
+        on_the_hub = f"reca-{safe_name(self.asked.model.source.rpartition('/')[2])}"
+        name = registration.name or (registered_name(model) if model else on_the_hub)
         alias = f", alias {registration.alias}" if registration.alias else ""
         return Step("register", f"one version of {name}{alias}", TO_DO)
 

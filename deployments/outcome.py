@@ -14,15 +14,16 @@ from rich.text import Text
 
 from deployments.start import Ended
 from deployments.terminal import Terminal
-from evaluation.records import Comparison, ScoreTable
+from evaluation.records import Comparison, JudgeRequest, ScoreTable
 from reca_core.contracts.home import Home
 from reca_core.contracts.records import Outcome
+from reca_core.contracts.requests import SampleRequest
 from tasks.report_facts import duration
 from tasks.report_page import ScoreSection, Tone
 from tasks.report_scores import NONE, Scores, decimals, number, section
 
 STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "unclear": ""}
-REPORT_JSON = "report.json"
+REPORT_JSON, REQUEST = "report.json", "request.json"
 
 
 def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
@@ -85,7 +86,8 @@ def read_table(path: Path, arithmetic: str) -> ScoreTable:
 
 def score_table(scores: ScoreTable, path: Path) -> Table:
     """One model's numbers."""
-    table = Table(title=f"{scores.benchmark}  {path.parent.name}", title_justify="left", title_style="bold")
+    title = f"{scores.benchmark}, {model_name(path.parent)}"
+    table = Table(title=Text(title, style="bold"), title_justify="left")
     for heading in ("", "value", "95% interval", "judged"):
         table.add_column(heading, justify="left" if not heading else "right")
     digits = decimals([row.value for row in scores.rows.values()])
@@ -94,6 +96,15 @@ def score_table(scores: ScoreTable, path: Path) -> Table:
         coverage = f"{row.n_scored}/{row.n_expected}"
         table.add_row(Text(name.replace("_", " ")), number(row.value, digits), ends, coverage)
     return table
+
+
+def model_name(answers: Path) -> str:
+    """Whose pictures were judged: the samples' own request says it."""
+    judged = JudgeRequest.model_validate_json((answers / REQUEST).read_text(encoding="utf-8"))
+    samples = Path(judged.samples_directory)
+    if not (samples / REQUEST).is_file():
+        return samples.name
+    return SampleRequest.model_validate_json((samples / REQUEST).read_text(encoding="utf-8")).model.name
 
 
 def _show_seconds(ended: Ended, terminal: Terminal) -> None:

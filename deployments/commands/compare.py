@@ -6,16 +6,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from deployments.context import Context
-from deployments.outcome import show_comparison
+from deployments.outcome import model_name, show_comparison
 from evaluation.compare import RESULT_FILE, read_measurement
 from evaluation.compare import compare as compare_measurements
-from evaluation.records import JudgeRequest
 from reca_core.contracts.errors import EXIT_DONE, BadInput
 from reca_core.contracts.home import Home
-from reca_core.contracts.requests import SampleRequest
 from tasks.report_scores import Scores, section
-
-REQUEST = "request.json"
 
 
 def compare(options: Namespace, context: Context) -> int:
@@ -43,12 +39,3 @@ def find_answers(typed: str, path: Path, home: Home) -> Path:
     raise BadInput(
         fact, field=typed, choices=[folder.name for folder in found or known], remedy="see answers/ below the home"
     )
-
-
-def model_name(answers: Path) -> str:
-    """Whose pictures were judged: the samples' own request says it."""
-    judged = JudgeRequest.model_validate_json((answers / REQUEST).read_text(encoding="utf-8"))
-    samples = Path(judged.samples_directory)
-    if not (samples / REQUEST).is_file():
-        return samples.name
-    return SampleRequest.model_validate_json((samples / REQUEST).read_text(encoding="utf-8")).model.name

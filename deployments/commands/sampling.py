@@ -91,7 +91,8 @@ def _report(made: Made, context: Context, **more: str) -> int:
         context.terminal.note(f"not made: {unmade.prompt_id}, seed {unmade.seed}: {unmade.reason}")
     again = "; all of it was there already" if made.reused else ""
     exit_code = EXIT_INCOMPLETE if made.result.unmade else EXIT_DONE
-    context.terminal.line(f"{len(made.samples)} samples{again}: {made.directory}")
+    count = "1 sample" if len(made.samples) == 1 else f"{len(made.samples)} samples"
+    context.terminal.line(f"{count}{again}: {made.directory}")
     samples = [sample.model_dump() for sample in made.samples]
     unmade_rows = [row.model_dump() for row in made.result.unmade]
     document = {"run_directory": str(made.directory), "samples": samples, "unmade": unmade_rows, **more}
