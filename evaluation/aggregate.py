@@ -9,6 +9,7 @@ same interval anywhere, and a tag's own row and its part in the overall share th
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,18 +29,20 @@ SEED_BYTES = 8
 
 @dataclass(frozen=True)
 class ClusterSums:
-    """A group with its values summed per prompt, prompts in sorted order."""
+    """A group with its weighted values and its weights summed per prompt, prompts in sorted order."""
 
     names: tuple[str, ...]
     sums: Float[np.ndarray, " clusters"]
-    counts: Int[np.ndarray, " clusters"]
+    weights: Float[np.ndarray, " clusters"]
 
 
 def cluster_sums(group: Group) -> ClusterSums:
     """Sum the values of every prompt of a group."""
     names, index = np.unique(np.asarray(group.clusters, dtype=str), return_inverse=True)
-    sums = np.bincount(index, weights=np.asarray(group.values, dtype=np.float64), minlength=len(names))
-    return ClusterSums(tuple(names.tolist()), sums, np.bincount(index, minlength=len(names)))
+    values = np.asarray(group.values, dtype=np.float64)
+    weights = np.asarray(group.weights or np.ones_like(values), dtype=np.float64)
+    sums = np.bincount(index, weights=values * weights, minlength=len(names))
+    return ClusterSums(tuple(names.tolist()), sums, np.bincount(index, weights=weights, minlength=len(names)))
 
 
 def draw_counts(name: str, clusters: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples clusters"]:
@@ -57,23 +60,33 @@ def plain_mean(values: Sequence[float]) -> float:
     return total / len(values)
 
 
+def group_mean(group: Group) -> float | None:
+    """The weighted mean of a group, or None where nothing in it has weight."""
+    if not group.weights:
+        return plain_mean(group.values) if group.values else None
+    total = sum(group.weights)
+    return sum(map(operator.mul, group.values, group.weights)) / total if total else None
+
+
 def point_value(row: RowData) -> float | None:
     """The row's number, or None if there is no group or a group without a value: an unknown part is not left out."""
-    if not row.groups or any(not group.values for group in row.groups):
+    found = [group_mean(group) for group in row.groups]
+    means = [mean for mean in found if mean is not None]
+    if not means or len(means) < len(found):
         return None
-    means = [plain_mean(group.values) for group in row.groups]
     if row.decimals is not None:
         means = [round(mean, row.decimals) for mean in means]
     return plain_mean(means) * row.scale
 
 
 def resampled_values(row: RowData, resamples: int, seed: int) -> Float[np.ndarray, " resamples"]:
-    """The row's number in every resample, unrounded. Every group must hold a value."""
+    """The row's number in every resample, unrounded; NaN in one that drew nothing with weight. Groups hold values."""
     total = np.zeros(resamples)
     for group in row.groups:
         clusters = cluster_sums(group)
         draws = draw_counts(group.name, len(clusters.names), resamples, seed)
-        total += (draws @ clusters.sums) / (draws @ clusters.counts)
+        weights = draws @ clusters.weights
+        total += np.divide(draws @ clusters.sums, weights, out=np.full(resamples, np.nan), where=weights > 0)
     return total * (row.scale / len(row.groups))
 
 
@@ -99,6 +112,6 @@ def cluster_count(row: RowData) -> int:
 
 
 def interval(values: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
-    """The 95% percentile interval."""
-    low, high = np.percentile(values, INTERVAL_PERCENTILES)
+    """The 95% percentile interval over the resamples that have a number; there is at least one."""
+    low, high = np.nanpercentile(values, INTERVAL_PERCENTILES)
     return float(low), float(high)

@@ -79,6 +79,9 @@ class Group:
     clusters: tuple[str, ...]
     """Prompt of every value."""
     values: tuple[float, ...]
+    weights: tuple[float, ...] = ()
+    """One per value, all 1 where none are given. A ratio of sums is a weighted mean: POPE's precision weighs questions
+    that were answered with yes by 1 and the others by 0, so that both sides of a comparison have the same clusters."""
 
 
 @dataclass(frozen=True)

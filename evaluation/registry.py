@@ -52,9 +52,13 @@ BENCHMARKS: dict[str, BenchmarkEntry] = {
     "dpg": BenchmarkEntry("evaluation.benchmarks.dpg.benchmark:DpgBench", "", "shapeworld", 1),
     "imgedit": BenchmarkEntry("evaluation.benchmarks.imgedit.benchmark:ImgEdit", "", "shapeworld", 1),
     "gedit": BenchmarkEntry("evaluation.benchmarks.gedit.benchmark:GEdit", "", "shapeworld", 1),
+    "pope": BenchmarkEntry("evaluation.understanding.pope:Pope", "reply", "reply", 1),
+    "mme": BenchmarkEntry("evaluation.understanding.mme:Mme", "reply", "", 1),
+    "mmvp": BenchmarkEntry("evaluation.understanding.mmvp:Mmvp", "reply", "", 1),
 }
 JUDGES: dict[str, JudgeEntry] = {
     "shapeworld": JudgeEntry("evaluation.judges.shapeworld:ShapeworldJudge", 1),
+    "reply": JudgeEntry("evaluation.judges.reply:ReplyJudge", 1),
 }
 
 

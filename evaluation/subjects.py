@@ -1,7 +1,7 @@
-"""The pictures to judge: every picture that the prompts ask for, and why some of them cannot be looked at.
+"""What is judged: every picture or reply that the prompts ask for, and why some of them cannot be looked at.
 
 A missing or undecodable picture is a fact about the sampling, never a wrong answer of the model: it becomes an Unscored
-judgment. What the prompts did not ask for is not judged.
+judgment. What the prompts did not ask for is not judged. A prompt without outputs is a question: its sample is a reply.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 from pydantic import ValidationError
 
 from evaluation.benchmark import JudgeTask
+from evaluation.prompt_files import inside
 from evaluation.records import Question
 from reca_core.contracts.base import Record
 from reca_core.contracts.errors import BadInput
@@ -32,14 +33,20 @@ UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.Dec
 
 @dataclass(frozen=True)
 class Subject:
-    """One picture that a prompt asks for."""
+    """One picture or reply that a prompt asks for."""
 
     prompt: Prompt
     seed: int
     sample: Sample | None
     """None if it was not made."""
     picture: Path
+    """What there is to look at; for a reply the picture that was asked about."""
     source: Path | None
+
+    @property
+    def is_reply(self) -> bool:
+        """Whether the model was asked for words."""
+        return not self.prompt.outputs
 
     @property
     def key(self) -> tuple[str, int]:
@@ -66,16 +73,20 @@ def read_subjects(prompts: Sequence[Prompt], prompts_file: Path, samples_directo
     rows = _records(samples_directory / SAMPLES_FILE, Sample)
     samples = {(row.prompt_id, row.seed): row for row in rows}
     return [
-        Subject(
-            prompt=prompt,
-            seed=seed,
-            sample=samples.get((prompt.prompt_id, seed)),
-            picture=_inside(samples_directory, output),
-            source=prompts_file.parent / prompt.source_image if prompt.source_image else None,
-        )
+        _subject(prompt, number, samples.get((prompt.prompt_id, seed)), prompts_file.parent, samples_directory)
         for prompt in prompts
-        for seed, output in zip(prompt.seeds, prompt.outputs, strict=True)
+        for number, seed in enumerate(prompt.seeds)
     ]
+
+
+def _subject(prompt: Prompt, number: int, sample: Sample | None, folder: Path, directory: Path) -> Subject:
+    """The n-th subject of a prompt; its picture lies where its row says, or would lie where the prompt says."""
+    source = folder / prompt.source_image if prompt.source_image else None
+    place = (sample.image_path if sample else "") or (prompt.outputs[number] if prompt.outputs else "")
+    if not place and source is None:
+        raise BadInput(f"prompt {prompt.prompt_id} has neither outputs nor a source picture", field="prompts")
+    picture = inside(directory, place) if place else folder / prompt.source_image
+    return Subject(prompt, prompt.seeds[number], sample, picture, source)
 
 
 def _records(path: Path, record: type[R]) -> list[R]:
@@ -85,17 +96,12 @@ def _records(path: Path, record: type[R]) -> list[R]:
         raise BadInput(f"holds a line that is no {record.__name__.lower()}: {error}", field=str(path)) from error
 
 
-def _inside(directory: Path, relative: str) -> Path:
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts:
-        raise BadInput(f"{relative} leaves the samples directory", field="outputs")
-    return directory / pure
-
-
 def why_not(subject: Subject) -> str:
     """Why a picture cannot be judged; empty if it can. Decodes it once."""
     if subject.sample is None:
-        return "the picture was not made"
+        return "the reply was not made" if subject.is_reply else "the picture was not made"
+    if subject.is_reply:
+        return ""
     if not subject.picture.is_file():
         return "the picture is missing"
     if subject.sample.sha256 and sha256_file(subject.picture) != subject.sample.sha256:

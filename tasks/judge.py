@@ -110,8 +110,9 @@ def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: Evalu
             tracking.log_metrics(child, table.metrics(), model_id, (judged.benchmark, digest))
         _log_pictures(child, judged, evaluation.preview_prompts)
         tracking.mark_finished(child)
-    overall = judged.table.rows.get("overall")
-    note(f"{name}: overall {overall.value if overall else 'not scored'}")
+    headline = next(iter(judged.table.rows))
+    value = judged.table.rows[headline].value
+    note(f"{name}: {headline} {'not scored' if value is None else value}")
 
 
 def _params(judged: Judged, evaluation: EvaluationPlan) -> dict[str, object]:
@@ -131,7 +132,8 @@ def _log_pictures(child: TrackedRun, judged: Judged, limit: int) -> None:
     judgments = [Judgment.model_validate(row) for row in read_jsonl(Path(judged.directory) / JUDGMENTS_FILE)]
     columns, rows = per_prompt_table(samples, judgments)
     tracking.log_table(child, columns, rows)
-    files = {(sample.prompt_id, sample.seed): samples_directory / sample.image_path for sample in samples}
+    made = [sample for sample in samples if sample.image_path]
+    files = {(sample.prompt_id, sample.seed): samples_directory / sample.image_path for sample in made}
     shown = [(prompt_id, files.get((prompt_id, seed))) for prompt_id, seed in shown_pictures(prompts, judgments, limit)]
     grid = [(f"{judged.benchmark}_{prompt_id}", 0, file) for prompt_id, file in shown if file is not None]
     tracking.log_pictures(child, grid)

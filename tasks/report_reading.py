@@ -38,7 +38,9 @@ class _Side:
         self.directory = measured.samples_directory
         samples = [Sample.model_validate(row) for row in read_jsonl(self.directory / "samples.jsonl")]
         self.samples = {(sample.prompt_id, sample.seed): sample for sample in samples}
-        self.order = [Prompt.model_validate(row).prompt_id for row in read_jsonl(self.directory / "prompts.jsonl")]
+        prompts = [Prompt.model_validate(row) for row in read_jsonl(self.directory / "prompts.jsonl")]
+        self.order = [prompt.prompt_id for prompt in prompts]
+        self.sources = {prompt.prompt_id: prompt.source_image for prompt in prompts}
         rows = read_jsonl(measured.answers_directory / "judgments.jsonl")
         judgments = [Judgment.model_validate(row) for row in rows]
         self.judgments = {(judgment.prompt_id, judgment.seed): judgment for judgment in judgments}
@@ -49,9 +51,12 @@ class _Side:
         return judgment.tag if judgment else ""
 
     def picture(self, key: Key) -> Picture:
-        """One picture with its verdict."""
+        """One picture with its verdict; for a reply, the picture it is about and what was said."""
         note, tone = verdict_of(self.judgments.get(key))
-        return embed(self.directory / self.samples[key].image_path, note, tone)
+        sample = self.samples[key]
+        if not sample.image_path:
+            return embed(self.directory / self.sources[key[0]], f"{sample.reply!r}: {note}", tone)
+        return embed(self.directory / sample.image_path, note, tone)
 
 
 def in_turn(keys: Iterable[Key], side: _Side, limit: int) -> list[Key]:

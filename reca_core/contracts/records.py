@@ -123,7 +123,7 @@ class Prompt(Record):
     seeds: list[int]
     """One picture is made per seed."""
     outputs: list[str]
-    """One relative path per seed, inside the output directory."""
+    """One relative path per seed, inside the output directory; none where a reply in words is asked for."""
 
 
 class Sample(Record):
