@@ -12,7 +12,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("deployments", "evaluation", "flows", "reca_core", "tasks")
-CONTROL_PLANE = ("deployments", "flows", "tasks", "reca_core/contracts", "evaluation/benchmarks", "evaluation/understanding")
+CONTROL_PLANE = (
+    "deployments",
+    "flows",
+    "tasks",
+    "reca_core/contracts",
+    "evaluation/benchmarks",
+    "evaluation/understanding",
+)
 CONTROL_PLANE_FILES = ("records", "benchmark", "registry", "aggregate", "compare", "score")
 HEAVY = ("torch", "transformers", "diffusers")
 
