@@ -121,51 +121,28 @@ class Pictures:
 
     def __init__(self, rows: Sequence[ManifestRow], prepare: Prepare, cache_bytes: int = CACHE_BYTES) -> None:
         self.rows, self.prepare, self.cache_bytes = rows, prepare, cache_bytes
-        self._store: Images | None = None
-        self._present = torch.zeros(len(rows), dtype=torch.bool)
+        self._store: dict[int, Images] = {}
         self._lock = threading.Lock()
 
     def images(self, indices: Sequence[int]) -> Images:
         """The pictures at these rows, in this order. Raises what ``load_verified`` raises, naming the file."""
-        wanted = torch.tensor(indices)
-        if self._store is None or not bool(self._present[wanted].all()):
-            fresh = self._decode([index for index in dict.fromkeys(indices) if not self._present[index]])
-            if fresh is not None:
-                rows, images = fresh
-                if not self._keep(rows, images):
-                    place = {row: number for number, row in enumerate(rows)}
-                    return _select(images, torch.tensor([place[index] for index in indices]))
-        assert self._store is not None  # _keep made it, or an earlier call did
-        return _select(self._store, wanted)
+        fresh = self._decode([index for index in dict.fromkeys(indices) if index not in self._store])
+        self._keep(fresh)
+        parts = [fresh[index] if index in fresh else self._store[index] for index in indices]
+        return type(parts[0]).joined(parts)
 
-    def _decode(self, rows: list[int]) -> tuple[list[int], Images] | None:
+    def _decode(self, rows: list[int]) -> dict[int, Images]:
         if not rows:
-            return None
-        return rows, self.prepare([load_verified(self.rows[row]) for row in rows])
+            return {}
+        images = self.prepare([load_verified(self.rows[row]) for row in rows])
+        return {row: images.picture(number) for number, row in enumerate(rows)}
 
-    def _keep(self, rows: list[int], images: Images) -> bool:
-        with self._lock:
-            if self._store is None:
-                bytes_per_picture = (images.understanding.nbytes + images.target.nbytes) // len(rows)
-                if bytes_per_picture * len(self.rows) > self.cache_bytes:
-                    return False
-                self._store = _empty_like(images, len(self.rows))
-            places = torch.tensor(rows)
-            self._store.understanding[places] = images.understanding
-            self._store.target[places] = images.target
-            self._present[places] = True
-            return True
-
-
-def _empty_like(images: Images, rows: int) -> Images:
-    return Images(
-        images.understanding.new_empty(rows, *images.understanding.shape[1:]),
-        images.target.new_empty(rows, *images.target.shape[1:]),
-    )
-
-
-def _select(images: Images, rows: Int[Tensor, " batch"]) -> Images:
-    return Images(images.understanding[rows], images.target[rows])
+    def _keep(self, fresh: dict[int, Images]) -> None:
+        """Remember them where all pictures fit, judging by these."""
+        bytes_each = sum(one.understanding.nbytes + one.target.nbytes for one in fresh.values()) // max(1, len(fresh))
+        if bytes_each * len(self.rows) <= self.cache_bytes:
+            with self._lock:
+                self._store.update(fresh)
 
 
 def worker_count() -> int:

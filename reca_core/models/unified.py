@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
@@ -33,6 +34,15 @@ class Images:
     def to(self, device: Any) -> Images:
         """Both tensors on ``device``."""
         return Images(self.understanding.to(device), self.target.to(device))
+
+    def picture(self, index: int) -> Images:
+        """One of them, as a batch of one."""
+        return Images(self.understanding[index : index + 1], self.target[index : index + 1])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Images]) -> Images:
+        """Batches one after another. A family whose pictures differ in size overrides all three (bagel/pictures.py)."""
+        return Images(torch.cat([part.understanding for part in parts]), torch.cat([part.target for part in parts]))
 
 
 @dataclass(frozen=True)

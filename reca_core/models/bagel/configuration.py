@@ -83,11 +83,15 @@ class BagelConfiguration:
     def from_json(cls, settings: Mapping[str, Any], where: str) -> BagelConfiguration:
         """The inverse of ``as_json``. Raises CheckpointRefused naming what is missing, unknown or impossible."""
         try:
+            numbers = {name: settings[name] for name in SIZE_NUMBERS}
+            wrong = [name for name, value in numbers.items() if not isinstance(value, int) or value < 1]
+            if wrong:
+                raise ValueError(f"not a whole number above 0: {', '.join(wrong)}")
             sizes = BagelSizes(
                 language=Qwen2Config(**settings["llm"]),
                 vision=SiglipVisionConfig(**settings["vision"]),
                 autoencoder=_tuples(settings["autoencoder"]),
-                **{name: settings[name] for name in SIZE_NUMBERS},
+                **numbers,
             )
             pictures = {
                 name: Bounds(**value) if isinstance(value, dict) else value

@@ -37,6 +37,30 @@ class VariedImages(Images):
         moved = self.understanding.to(device), self.target.to(device)
         return VariedImages(*moved, self.understanding_sizes, self.target_sizes)
 
+    def picture(self, index: int) -> VariedImages:
+        """One of them, as a batch of one without padding."""
+        at = slice(index, index + 1)
+        return VariedImages.of(
+            cut(self.understanding[at], self.understanding_sizes[at]), cut(self.target[at], self.target_sizes[at])
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Images]) -> VariedImages:
+        """Batches one after another, padded anew. Raises TypeError for pictures without sizes."""
+        seen: list[Tensor] = []
+        targets: list[Tensor] = []
+        for part in parts:
+            if not isinstance(part, VariedImages):
+                raise TypeError("pictures without their sizes cannot be joined to such with sizes")
+            seen += cut(part.understanding, part.understanding_sizes)
+            targets += cut(part.target, part.target_sizes)
+        return cls.of(seen, targets)
+
+    @classmethod
+    def of(cls, seen: Sequence[Float[Tensor, "3 h w"]], targets: Sequence[Float[Tensor, "3 h w"]]) -> VariedImages:
+        """Single pictures as a batch."""
+        return cls(_padded(seen), _padded(targets), _sizes(seen), _sizes(targets))
+
 
 @dataclass(frozen=True)
 class AspectTransform:
@@ -50,7 +74,7 @@ class AspectTransform:
         bounds = self.plan.questions if whole else self.plan.understanding
         seen = [as_pixels(picture, bounds, self.grids.vit_patch) for picture in pictures]
         targets = [as_pixels(picture, self.plan.target, self.grids.vae_stride) for picture in pictures]
-        return VariedImages(_padded(seen), _padded(targets), _sizes(seen), _sizes(targets))
+        return VariedImages.of(seen, targets)
 
 
 def as_pixels(picture: Image.Image, bounds: Bounds, stride: int) -> Float[Tensor, "3 height width"]:
