@@ -15,7 +15,7 @@ from reca_core.contracts.registry import FAMILIES
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.models.load import adapter_class
 from reca_core.models.unified import AnswersInText, DrawsFromText
-from tests.reca_core.test_distributed import losses, train_on_two
+from tests.reca_core.test_distributed import logged, train_on_two
 from tests.reca_core.test_resume import StopAfter
 from tests.reca_core.training_rig import request, train
 
@@ -61,7 +61,7 @@ def test_two_processes_train_as_one_does(family: str, tmp_path: Path) -> None:
     together = family_request(tmp_path, family, "together", processes=2, **settings)
     train(alone)
     train_on_two(together)
-    one, two = (losses(Path(asked.run_directory)) for asked in (alone, together))
+    one, two = (logged(Path(asked.run_directory)) for asked in (alone, together))
     assert len(one) == settings["steps"]
     for first, second in zip(one, two, strict=True):
         assert second == pytest.approx(first, rel=DIGITS)
