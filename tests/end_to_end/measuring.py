@@ -24,7 +24,7 @@ def janus_at(directory: Path) -> ResolvedModel:
     return ResolvedModel(name=directory.name, family="janus", path=str(directory), sha256=sha256_tree(directory))
 
 
-def draw_and_judge(model: ResolvedModel, workplace: Path, plan: PromptPlan, sampling_batch: int = 128) -> JudgeResult:
+def draw_and_judge(model: ResolvedModel, workplace: Path, plan: PromptPlan, settings: SamplingSettings) -> JudgeResult:
     """Everything between a checkpoint and its scores; files stay in ``workplace`` (samples/, answers/)."""
     benchmark = open_benchmark(BENCHMARK, plan, None)
     prompts = workplace / "prompts.jsonl"
@@ -37,7 +37,7 @@ def draw_and_judge(model: ResolvedModel, workplace: Path, plan: PromptPlan, samp
             task="draw",
             prompts_file=str(prompts),
             prompts_sha256=sha256_file(prompts),
-            sampling=SamplingSettings(images_per_batch=sampling_batch),
+            sampling=settings,
             numerics_version=VERSION,
             output_directory=str(samples),
         )

@@ -34,7 +34,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> JudgeResult:
     plan = PromptPlan(prompts_per_tag=24, pictures_per_prompt=2, first_seed=1000)
-    return draw_and_judge(janus_at(TINY), tmp_path_factory.mktemp("base"), plan)
+    return draw_and_judge(janus_at(TINY), tmp_path_factory.mktemp("base"), plan, SamplingSettings(images_per_batch=128))
 
 
 def value(row: ScoreRow) -> float:
