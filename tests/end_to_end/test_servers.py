@@ -316,7 +316,7 @@ def test_a_cancel_from_the_ui_ends_every_process_of_the_run(stack: Stack, model:
 
 def test_a_killed_stage_is_started_again_and_logs_every_step_once(stack: Stack, model: Path) -> None:
     """The deployment allows three attempts; flow run and MLflow run stay the same."""
-    steps = 300
+    steps = 100
     flow_run_id = begin_long_training(stack, model, steps)
     for pid in children(stack):
         os.kill(pid, signal.SIGKILL)
