@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat
 
 from reca_core.contracts.base import Config, Record, unhashed
+from reca_core.contracts.records import UnmadeSample
+from reca_core.contracts.requests import DpgFiles
 
 Arithmetic = Literal["corrected", "parity"]
 """parity repeats the upstream script, defects included; corrected is what a careful reading of the protocol gives."""
@@ -251,6 +253,45 @@ class JudgeRequest(Config):
     """Absolute folder with the benchmarks' own files; rendered worlds need none."""
     output_directory: str = unhashed()
     """Absolute ``answers/<request_hash>``: transcript.jsonl, judgments.jsonl, parity_judgments.jsonl, scores.json."""
+
+
+class CollectRequest(Config):
+    """One look at a folder of pictures: what ``python -m evaluation.launch collect request.json`` reads."""
+
+    benchmark: str
+    """Full id."""
+    pictures_from: str
+    """Absolute folder."""
+    pictures_missing: Literal["refuse", "unscored"] = "refuse"
+    """As in the evaluation plan."""
+    dpg_files: DpgFiles = "grids"
+    """As in the evaluation plan."""
+    prompts_per_tag: int = Field(0, ge=0)
+    """As in the evaluation plan."""
+    first_seed: int = Field(1000, ge=0)
+    """The n-th picture of a prompt is listed under the n-th seed from here; what it was drawn with is not known."""
+    numerics_version: int
+    """Of the benchmark's rules and judge."""
+    benchmark_data: str = unhashed("")
+    """Absolute folder with the benchmarks' own files."""
+    output_directory: str = unhashed()
+    """Absolute ``samples/<request_hash>``: prompts.jsonl, samples.jsonl, a link to the pictures, cut grids."""
+
+
+class CollectResult(Record):
+    """The end of a look at a folder: DONE.json."""
+
+    samples: int
+    """Rows of samples.jsonl."""
+    pictures_per_prompt: int
+    """As many as the prompt has that has most."""
+    grids: int
+    """Files that were cut into four."""
+    unmade: list[UnmadeSample]
+    """Pictures that are missing or cannot be read, by name."""
+    unused: list[str]
+    """Pictures in the folder that belong to none of the prompts."""
+    seconds: float
 
 
 class JudgeResult(Record):

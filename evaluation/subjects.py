@@ -108,17 +108,18 @@ def why_not(subject: Subject) -> str:
         return "the picture is not the one that was made"
     if subject.source is not None and not subject.source.is_file():
         return "the source picture is missing"
-    return next((reason for path in _looked_at(subject) if (reason := _undecodable(path))), "")
+    return next((f"{path.name} {reason}" for path in _looked_at(subject) if (reason := undecodable(path))), "")
 
 
 def _looked_at(subject: Subject) -> list[Path]:
     return [subject.picture] if subject.source is None else [subject.picture, subject.source]
 
 
-def _undecodable(path: Path) -> str:
+def undecodable(path: Path) -> str:
+    """Why a file is no picture that can be decoded; empty if it is one."""
     try:
         with Image.open(path) as picture:
             picture.load()
     except UNDECODABLE as error:
-        return f"{path.name} cannot be decoded: {type(error).__name__}"
+        return f"cannot be decoded: {type(error).__name__}"
     return ""

@@ -170,6 +170,9 @@ class SamplingSettings(Config):
     """auto takes a GPU where there is one."""
 
 
+DpgFiles = Literal["grids", "single"]
+
+
 class EvaluationPlan(Config):
     """What to measure, on how many pictures, and with which judge."""
 
@@ -189,6 +192,13 @@ class EvaluationPlan(Config):
     """For the 95% intervals, over prompts."""
     preview_prompts: int = Field(8, ge=0, le=64, title="Pictures in the grid")
     """How many fixed prompts are shown side by side."""
+    pictures_from: str = Field("", title="Pictures from elsewhere")
+    """For evaluate: absolute folder with pictures of one benchmark in its community's layout, judged as they are, as
+    many per prompt as there are; no model draws."""
+    pictures_missing: Literal["refuse", "unscored"] = Field("refuse", title="Missing pictures")
+    """What to do when some of them are missing or unreadable; both name them. refuse starts no judge."""
+    dpg_files: DpgFiles = Field("grids", title="DPG files named by their item")
+    """grids: four pictures in one, two by two, as upstream; single: one picture."""
 
 
 class Registration(Config):

@@ -265,4 +265,4 @@ def test_every_registered_judge_and_benchmark_exists() -> None:
     assert all(registry.benchmark_class(name).card.name for name in BENCHMARKS)
     assert all(registry._load(entry.judge) for entry in JUDGES.values())
     for name in registry.judged_ids():
-        assert registry.open_judge(name).identity.name == registry.split_id(name)[1]
+        assert registry.open_judge(name).identity.name == registry.judge_name(name)
