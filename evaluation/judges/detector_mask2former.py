@@ -1,8 +1,8 @@
 """Mask2Former as GenEval's scorer runs it: pre- and post-processing of mmdetection 2.x around transformers' model.
 
 transformers' own image processor stretches pictures to multiples of 32, mmdetection pads them; its post-processing
-gives each query one class, mmdetection ranks (query, class) pairs. Both change scores, so both are done here as upstream
-does. A batch holds only pictures of equal pre-processed size, because padding to a common size changes answers.
+gives each query one class, mmdetection ranks (query, class) pairs. Both change scores, so both are done here as
+upstream does. A batch holds only pictures of equal pre-processed size: padding to a common size changes answers.
 Source: open-mmlab/mmdetection, configs/mask2former/mask2former_r50_lsj_8x2_50e_coco.py @ 71bfee9 (test pipeline) and
 mmdet/models/seg_heads/panoptic_fusion_heads/maskformer_fusion_head.py @ 0c51592 (instance_postprocess).
 """
