@@ -12,9 +12,11 @@ from torch import Tensor
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.hashing import sha256_tree
+from reca_core.contracts.home import Home
 from reca_core.contracts.lifeline import Interrupted
-from reca_core.contracts.records import ResolvedModel
-from reca_core.contracts.requests import LossTerms, SamplingSettings, TrainRequest
+from reca_core.contracts.records import PreparedData, ResolvedModel
+from reca_core.contracts.requests import ImageSource, LossTerms, SamplingSettings, TrainRequest
+from reca_core.data.prepare import prepare
 from reca_core.draws import KeyedDraws
 from reca_core.models.bagel.adapter import Bagel
 from reca_core.models.bagel.configuration import BagelConfiguration, Bounds, DrawingPlan, PicturePlan
@@ -23,6 +25,7 @@ from reca_core.models.bagel.pictures import Size, VariedImages, fitted_size
 from reca_core.models.bagel.sequence import seen_rows
 from reca_core.models.unified import Dialogue, DrawRequest, EditRequest, EditsImages, Images, RedrawRequest, Target
 from reca_core.objectives.loss_sum import LossSum
+from tests.reca_core.test_distributed import logged, train_on_two
 from tests.reca_core.test_resume import StopAfter
 from tests.reca_core.tiny_janus import tiny_pictures
 from tests.reca_core.training_rig import ALONE, request, train, weights
@@ -292,11 +295,21 @@ def test_an_impossible_configuration_is_refused(bagel: Bagel, change: dict, comp
 
 
 def bagel_request(root: Path, run: str, losses: LossTerms, **settings: object) -> TrainRequest:
+    """Trains on pictures of many aspects."""
     path = root / "bagel"
     if not path.exists():
         Bagel.smallest(seed=0).save(path)
     model = ResolvedModel(name="bagel", family="bagel", path=str(path), sha256=sha256_tree(path))
-    return request(root, run, losses, **settings).model_copy(update={"model": model})
+    changes = {"model": model, "data": varied_pictures(root)}
+    return request(root, run, losses, **settings).model_copy(update=changes)
+
+
+def varied_pictures(root: Path) -> PreparedData:
+    folder = root / "varied"
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(tiny_pictures(12)):
+        picture.resize((16 + 4 * (number % 5), 16 + 8 * (number % 3))).save(folder / f"{number:03d}.png")
+    return prepare(ImageSource(source=str(folder), kind="folder"), Home(root / "home"), lambda _: None, workers=1)
 
 
 def test_twenty_steps_of_reca_lower_the_loss_and_resume_to_the_bit(tmp_path: Path) -> None:
@@ -308,3 +321,17 @@ def test_twenty_steps_of_reca_lower_the_loss_and_resume_to_the_bit(tmp_path: Pat
         train(broken, StopAfter(7))
     assert train(broken).resumed_from_step == 7
     assert weights(broken) == weights(straight)
+
+
+def test_two_processes_train_on_unequal_pictures_as_one_does_sharded_too(tmp_path: Path) -> None:
+    """Where layers are sharded, every process must call each equally often, whatever pictures it has."""
+    every_term = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
+    plan = {"steps": 2, "images_per_step": 5}
+    alone = bagel_request(tmp_path, "alone", every_term, **plan)
+    both = bagel_request(tmp_path, "both", every_term, processes=2, sharding="shard", images_per_pass=2, **plan)
+    train(alone)
+    train_on_two(both)
+    one, two = (logged(Path(asked.run_directory)) for asked in (alone, both))
+    assert len(one) == 2
+    for first, second in zip(one, two, strict=True):
+        assert second == pytest.approx(first, rel=1e-5)

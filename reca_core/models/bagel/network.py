@@ -142,6 +142,8 @@ class BagelNetwork(nn.Module):
         self.vae2llm = nn.Linear(channels, width)
         self.llm2vae = nn.Linear(width, channels)
         self.vae = AutoencoderKL(**sizes.autoencoder)
+        # Sharded as one piece: it runs once per size of picture, so processes call its layers differently often.
+        self.vae._no_split_modules = ()
 
     @property
     def device(self) -> torch.device:

@@ -77,6 +77,9 @@ def sizes_of(
     arguments |= {"scaling_factor": LATENT_SCALE, "shift_factor": LATENT_SHIFT}
     if "vae2llm.weight" not in weights:
         raise CheckpointRefused("missing: vae2llm.weight", field="weights")
+    unsaid = [name for name in ("num_hidden_layers", "image_size", "patch_size") if name not in vision]
+    if unsaid:
+        raise CheckpointRefused(f"says nothing about {', '.join(unsaid)}", field=VISION)
     channels = arguments["latent_channels"]
     learned = dict(vision) | {"num_hidden_layers": vision["num_hidden_layers"] - 1}
     tower = SiglipVisionConfig(**{name: value for name, value in learned.items() if name != "rope"})

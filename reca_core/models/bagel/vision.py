@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
@@ -49,7 +51,13 @@ class PackedSiglip(nn.Module):
     def forward(
         self, patches: Float[Tensor, "tokens features"], ids: Int[Tensor, " tokens"], lengths: Sequence[int]
     ) -> Float[Tensor, "tokens width"]:
-        """One row per patch; ``lengths`` are the pictures' patch counts."""
-        x = self.embeddings(patches, ids)
-        encoded = [self.encoder(inputs_embeds=part[None]).last_hidden_state[0] for part in x.split(list(lengths))]
-        return self.post_layernorm(torch.cat(encoded))
+        """One row per patch; ``lengths`` are the pictures' patch counts.
+
+        All pictures in one call of the stack, padded inside: where layers are sharded, every process must call each as
+        often as the others do, whatever pictures it has.
+        """
+        rows = pad_sequence(list(self.embeddings(patches, ids).split(list(lengths))), batch_first=True)
+        real = torch.arange(rows.shape[1], device=rows.device) < torch.tensor(lengths, device=rows.device)[:, None]
+        mask = None if bool(real.all()) else repeat(real, "p key -> p 1 query key", query=rows.shape[1])
+        states: Tensor = self.encoder(inputs_embeds=rows, attention_mask=mask).last_hidden_state
+        return self.post_layernorm(states[real])
