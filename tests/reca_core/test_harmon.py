@@ -184,6 +184,16 @@ def test_the_count_is_masked_tokens_times_noise_levels(harmon: Harmon) -> None:
     assert loss.count.item() == learning.head_repeats * int(masked.sum())
 
 
+def test_parity_masks_equally_many_tokens_of_every_picture(harmon: Harmon) -> None:
+    configuration = replace(harmon.configuration, upstream_parity=True)
+    model = Harmon(configuration, harmon.network, harmon.turns.tokenizer, harmon.templates, {})
+    images, draws = model.prepare(tiny_pictures(3)), KeyedDraws(0, range(3))
+    condition = model.condition(model.understand(images), model.templates[:3], torch.zeros(3, dtype=torch.bool))
+    loss = model.reconstruction_loss(condition, model.encode_target(images), draws)
+    alone = loss_draws(KeyedDraws(0, [0]), 16, 4, configuration.learning, upstream_parity=False, device=CPU)
+    assert loss.count.item() == 3 * configuration.learning.head_repeats * int(alone.masked.sum())
+
+
 def test_the_bottleneck_guard_lets_the_published_design_pass(harmon: Harmon) -> None:
     images = harmon.prepare(tiny_pictures(1))
     latents = harmon.encode_target(images).latents

@@ -105,10 +105,10 @@ class BagelConfiguration:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointRefused(f"does not describe a BAGEL ({error!r})", field=where) from error
-        found._check(where)
+        found.check(where)
         return found
 
-    def _check(self, where: str) -> None:
+    def check(self, where: str) -> None:
         """Raises CheckpointRefused for pictures that the position tables do not reach."""
         grids, pictures = self.sizes.grids(), self.pictures
         for name, pixels, stride, per_side in (

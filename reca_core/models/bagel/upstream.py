@@ -49,7 +49,9 @@ def read(directory: Path) -> tuple[BagelConfiguration, dict[str, Tensor]]:
         raise PrerequisiteMissing(f"{AUTOENCODER} is not there", field=str(directory), remedy="add the autoencoder")
     autoencoder = read_tensors(directory / AUTOENCODER)
     state = from_upstream(weights, autoencoder, ldm_autoencoder.level_count(autoencoder))
-    return BagelConfiguration(sizes_of(language, vision, weights, autoencoder)), state
+    configuration = BagelConfiguration(sizes_of(language, vision, weights, autoencoder))
+    configuration.check(str(directory))
+    return configuration, state
 
 
 def _weights_file(directory: Path) -> Path:

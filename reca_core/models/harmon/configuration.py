@@ -114,10 +114,10 @@ class HarmonConfiguration:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointRefused(f"does not describe a Harmon ({error!r})", field=where) from error
-        found._check(where)
+        found.check(where)
         return found
 
-    def _check(self, where: str) -> None:
+    def check(self, where: str) -> None:
         """Raises CheckpointRefused for sides and rounds that cannot be."""
         step, tokens = self.stride * self.understanding_downscale, self.grid[0] * self.grid[1]
         if self.side % step:

@@ -53,8 +53,9 @@ def read(directory: Path, language: Mapping[str, Any]) -> tuple[HarmonConfigurat
     mar = mar_sizes(weights)
     patch = math.isqrt(mar.latent_channels // int(arguments["latent_channels"]))
     sizes = HarmonSizes(Qwen2Config(**language), mar, arguments, latent_patch=patch)
-    state = from_upstream(weights, autoencoder, ldm_autoencoder.level_count(autoencoder))
-    return HarmonConfiguration(sizes, SIDE), state
+    configuration = HarmonConfiguration(sizes, SIDE)
+    configuration.check(str(directory))
+    return configuration, from_upstream(weights, autoencoder, ldm_autoencoder.level_count(autoencoder))
 
 
 def _weights_file(directory: Path) -> Path:
