@@ -11,13 +11,14 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from deployments.shortcuts import add_shortcuts
 from reca_core.contracts.errors import BadInput
 
 FLOWS = {
     "prepare": "check pictures, list the unusable ones, write the manifest",
     "post-train": "prepare, then train a model with Reconstruction Alignment and register it",
     "train-then-evaluate": "post-train, then measure base and trained model and compare them",
-    "evaluate": "measure one model on benchmarks",
+    "evaluate": "measure one model, or the pictures in a folder, on benchmarks",
     "re-evaluate": "measure registered versions again and report what moved",
 }
 EPILOG = """\
@@ -121,6 +122,7 @@ def _run_options(parser: argparse.ArgumentParser, flow: str = "") -> None:
     parser.add_argument("-h", "--help", action=FlowHelp, nargs=0, help="these options and every setting of the flow")
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
     _setting_options(parser)
+    add_shortcuts(parser, flow)
 
 
 def _setting_options(parser: argparse.ArgumentParser) -> None:

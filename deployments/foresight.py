@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from evaluation.benchmark import Benchmark
 from evaluation.prompt_files import prompts_text
-from evaluation.records import JudgeResult
+from evaluation.records import CollectRequest, JudgeResult
 from evaluation.registry import numerics_version, open_benchmark
 from reca_core.contracts.base import Record
 from reca_core.contracts.hashing import request_hash, sha256_file, sha256_text
@@ -93,6 +93,8 @@ class Foresight:
         """The plan. Raises BadInput or PrerequisiteMissing for what can already be seen to be impossible."""
         if self.flow == "prepare":
             return [self._prepare()]
+        if self.flow == "evaluate" and self.asked.evaluation.pictures_from:
+            return list(self._judge_pictures())
         if self.flow == "evaluate":
             return list(self._measure(self.asked.model.source, known_model(self.asked.model)))
         if self.flow == "re-evaluate":
@@ -164,6 +166,20 @@ class Foresight:
             state, directory = self._judged(name, Path(directory)) if state == REUSED else (LATER, "")
             yield Step(f"judge {name}", f"{who}: at least {pictures} questions to the judge", state, directory)
 
+    def _judge_pictures(self) -> Iterator[Step]:
+        """How many pictures there are is known after the look."""
+        folder = self.asked.evaluation.pictures_from
+        for name, opened in self._benchmarks():
+            request = self._collect_request(name)
+            work = f"pictures of {len(opened.prompts())} prompts in {folder}; looked at every time"
+            yield Step(f"collect {name}", work, TO_DO, request.output_directory)
+            yield Step(f"judge {name}", f"{folder}: at least {len(opened.prompts())} questions to the judge", LATER)
+
+    def _collect_request(self, benchmark: str) -> CollectRequest:
+        data = benchmark_data()
+        version = numerics_version(benchmark)
+        return plan.collect_request(self.home, benchmark, version, self.asked.evaluation, str(data) if data else "")
+
     def _benchmarks(self) -> Iterator[tuple[str, Benchmark]]:
         for name in self.asked.evaluation.benchmarks:
             yield name, open_benchmark(name, prompt_plan(self.asked.evaluation), benchmark_data())
@@ -211,6 +227,9 @@ class Foresight:
         """
         if self.flow == "prepare":
             return {"prepare": request_hash(plan.prepare_request(self.home, self.asked.images))}
+        if self.flow == "evaluate" and self.asked.evaluation.pictures_from:
+            names = self.asked.evaluation.benchmarks
+            return {f"collect {name}": request_hash(self._collect_request(name)) for name in names}
         if self.flow in ("evaluate", "re-evaluate"):
             choices = [self.asked.model] if self.flow == "evaluate" else self._versions()
             return dict(self._sample_hashes(choices))

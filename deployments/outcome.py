@@ -14,7 +14,7 @@ from rich.text import Text
 
 from deployments.start import Ended
 from deployments.terminal import Terminal
-from evaluation.records import Comparison, JudgeRequest, ScoreTable
+from evaluation.records import CollectRequest, Comparison, JudgeRequest, ScoreTable
 from reca_core.contracts.home import Home
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import SampleRequest
@@ -104,7 +104,10 @@ def model_name(answers: Path) -> str:
     samples = Path(judged.samples_directory)
     if not (samples / REQUEST).is_file():
         return samples.name
-    return SampleRequest.model_validate_json((samples / REQUEST).read_text(encoding="utf-8")).model.name
+    asked = json.loads((samples / REQUEST).read_text(encoding="utf-8"))
+    if "pictures_from" in asked:
+        return Path(CollectRequest.model_validate(asked).pictures_from).name
+    return SampleRequest.model_validate(asked).model.name
 
 
 def _show_seconds(ended: Ended, terminal: Terminal) -> None:

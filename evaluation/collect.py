@@ -81,7 +81,9 @@ def _collect(request: CollectRequest, directory: RunDirectory, stop: StopRequest
     grids = {slot.place.file for slot in wanted if slot.place and slot.place.quadrant >= 0}
     looked = _look(folder, files, grids, directory.path / DECODED_FILE, stop)
     unmade = _unmade(wanted, {file: fault for file, (_, fault) in looked.items()})
-    _refuse_unreadable(request, [f"{file} ({fault})" for file, (_, fault) in looked.items() if fault])
+    if request.pictures_missing == "refuse":
+        unreadable = [f"{file} ({fault})" for file, (_, fault) in looked.items() if fault]
+        _refuse(list(dict.fromkeys(slot.missing for slot in wanted if slot.missing)), unreadable)
     _write_prompts(directory.path, folder, benchmark, matched)
     usable = [slot for slot in wanted if slot.place and not looked[slot.place.file][1]]
     hashes = {file: digest for file, (digest, _) in looked.items()}
@@ -115,7 +117,7 @@ def _open(request: CollectRequest, pictures_per_prompt: int) -> Benchmark:
 
 
 def _match(request: CollectRequest, folder: Path) -> Matched:
-    """What is where. Raises BadInput where nothing is, or where something is missing that may not be."""
+    """What is where. Raises BadInput where nothing is."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder", field=FIELD)
     prompts = _open(request, 1).prompts()
@@ -127,9 +129,6 @@ def _match(request: CollectRequest, folder: Path) -> Matched:
             field=FIELD,
             remedy=f"the first picture would be {prompts[0].outputs[0]}; docs/benchmarks.md has all layouts",
         )
-    missing = list(dict.fromkeys(missing_pictures(request.benchmark, matched).values()))
-    if missing and request.pictures_missing == "refuse":
-        raise BadInput(f"{len(missing)} pictures are missing: {named(missing)}", field=FIELD, remedy=REMEDY)
     return matched
 
 
@@ -194,9 +193,12 @@ def _uncuttable(path: Path) -> str:
     return "" if fits else f"{width} x {height} pixels cannot be a grid of two by two equal pictures"
 
 
-def _refuse_unreadable(request: CollectRequest, unreadable: Sequence[str]) -> None:
-    if unreadable and request.pictures_missing == "refuse":
-        raise BadInput(f"{len(unreadable)} pictures cannot be used: {named(unreadable)}", field=FIELD, remedy=REMEDY)
+def _refuse(missing: Sequence[str], unreadable: Sequence[str]) -> None:
+    """Raises BadInput naming everything that stands in the way, at once."""
+    facts = [f"{len(missing)} missing: {named(missing)}"] if missing else []
+    facts += [f"{len(unreadable)} unreadable: {named(unreadable)}"] if unreadable else []
+    if facts:
+        raise BadInput("; ".join(facts), field=FIELD, remedy=REMEDY)
 
 
 def _unmade(wanted: Sequence[Slot], faults: Mapping[str, str]) -> list[UnmadeSample]:

@@ -1,4 +1,4 @@
-"""Measure one model, whoever made it."""
+"""Measure one model, whoever made it, or pictures that somebody else made."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from prefect import flow
 
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import EvaluationPlan, ModelChoice, SamplingSettings
-from tasks.find_model import find_model
-from tasks.measure import measure
+from tasks.measure import measure_choice
 from tasks.outcome import outcome
 from tasks.run import pipeline_run
 from tasks.validate import check
@@ -19,7 +18,7 @@ def evaluate(
     sampling: SamplingSettings = SamplingSettings(),
     evaluation: EvaluationPlan = EvaluationPlan(),
 ) -> Outcome:
-    """Measure one model on benchmarks.
+    """Measure one model on benchmarks, or the pictures in a folder on one.
 
     Args:
         model: Which model to measure.
@@ -28,6 +27,4 @@ def evaluate(
     """
     check(model, sampling, evaluation)
     with pipeline_run("evaluate") as run:
-        found = find_model(model)
-        judged = [measure(run, name, found, sampling, evaluation) for name in evaluation.benchmarks]
-        return outcome(run, judged)
+        return outcome(run, measure_choice(run, model, sampling, evaluation))

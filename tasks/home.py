@@ -9,6 +9,8 @@ from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.home import HOME_VARIABLE, Home
 
 BENCHMARK_DATA_VARIABLE = "RECA_BENCHMARK_DATA"
+FETCHED = "benchmark_data"
+"""Where ``reca fetch`` puts them, inside the cache."""
 
 
 def current_home() -> Home:
@@ -24,11 +26,12 @@ def current_home() -> Home:
 
 
 def benchmark_data() -> Path | None:
-    """The folder with the benchmarks' own files, if one is named; rendered worlds need none.
+    """The folder with the benchmarks' own files: the one that is named, or what was fetched; rendered worlds need none.
 
     Raises BadInput for a relative one.
     """
     value = os.environ.get(BENCHMARK_DATA_VARIABLE, "")
     if value and not os.path.isabs(value):
         raise BadInput(f"{value!r} is not an absolute directory", field=BENCHMARK_DATA_VARIABLE)
-    return Path(value) if value else None
+    fetched = current_home().cache / FETCHED
+    return Path(value) if value else fetched if fetched.is_dir() else None

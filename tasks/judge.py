@@ -101,7 +101,9 @@ def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: Evalu
     with tracking.tracked_run(name, identity, {"model": judged.model.name}, run.tracked) as child:
         if tracking.finished(child):
             return
-        model_id = tracking_models.logged_model(judged.model, child.run_id, {}, copy=False)
+        model_id = (
+            tracking_models.logged_model(judged.model, child.run_id, {}, copy=False) if judged.model.family else ""
+        )
         tracking_models.link_models(child.run_id, reads=model_id)
         tracking.log_params(child, _params(judged, evaluation))
         digest = judged.sampled.prompts_sha256

@@ -1,9 +1,11 @@
-"""``measure``: sample, then judge. Two verbs that always come together."""
+"""``measure``: sample, then judge. Two verbs that always come together; pictures from elsewhere are only judged."""
 
 from __future__ import annotations
 
 from reca_core.contracts.records import ResolvedModel
-from reca_core.contracts.requests import EvaluationPlan, SamplingSettings
+from reca_core.contracts.requests import EvaluationPlan, ModelChoice, SamplingSettings
+from tasks.collect import collect
+from tasks.find_model import find_model
 from tasks.judge import judge
 from tasks.results import Judged
 from tasks.run import RunContext
@@ -15,3 +17,20 @@ def measure(
 ) -> Judged:
     """The scores of one model on one benchmark."""
     return judge(run, sample(benchmark, model, sampling, evaluation), evaluation)
+
+
+def measure_choice(
+    run: RunContext, model: ModelChoice, sampling: SamplingSettings, evaluation: EvaluationPlan
+) -> list[Judged]:
+    """The scores of what a person chose: a model on every benchmark, or a folder of pictures of one."""
+    if evaluation.pictures_from:
+        return [measure_pictures(run, name, evaluation) for name in evaluation.benchmarks]
+    found = find_model(model)
+    return [measure(run, name, found, sampling, evaluation) for name in evaluation.benchmarks]
+
+
+def measure_pictures(run: RunContext, benchmark: str, evaluation: EvaluationPlan) -> Judged:
+    """The scores of the pictures in a folder, as many per prompt as there are."""
+    collected = collect(benchmark, evaluation)
+    found = evaluation.model_copy(update={"pictures_per_prompt": collected.pictures_per_prompt})
+    return judge(run, collected, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from evaluation.records import JudgeRequest
+from evaluation.records import CollectRequest, JudgeRequest
 from reca_core.contracts.base import Config
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash, sha256_file
@@ -97,6 +97,24 @@ def sample_request(
     )
     directory = home.samples(request_hash(request)).path
     return _placed(request, prompts_file=str(directory / PROMPTS_FILE), output_directory=str(directory))
+
+
+def collect_request(
+    home: Home, benchmark: str, numerics_version: int, evaluation: EvaluationPlan, benchmark_data: str
+) -> CollectRequest:
+    """What a look at a folder of pictures reads."""
+    request = CollectRequest(
+        benchmark=benchmark,
+        pictures_from=evaluation.pictures_from,
+        pictures_missing=evaluation.pictures_missing,
+        dpg_files=evaluation.dpg_files,
+        prompts_per_tag=evaluation.prompts_per_tag,
+        first_seed=evaluation.first_seed,
+        numerics_version=numerics_version,
+        benchmark_data=benchmark_data,
+        output_directory="",
+    )
+    return _placed(request, output_directory=str(home.samples(request_hash(request)).path))
 
 
 def judge_request(

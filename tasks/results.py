@@ -78,6 +78,8 @@ class Sampled(StageResult):
     """Of samples.jsonl, which holds the hash of every picture."""
     unmade: list[str] = []
     """Why pictures are missing, one entry per picture."""
+    pictures_per_prompt: int = 0
+    """As many as a folder of pictures had; 0 where they were made as the plan says."""
 
 
 class Judged(StageResult):

@@ -45,6 +45,10 @@ class Settings:
     def __init__(self, given: Sequence[Config]) -> None:
         self._given = {type(config): config for config in given}
 
+    def has(self, owner: type[Config]) -> bool:
+        """True if the flow takes settings of this class."""
+        return owner in self._given
+
     def of(self, owner: type[C]) -> C:
         """The settings of one class."""
         found = self._given.get(owner)
@@ -122,6 +126,23 @@ def _evaluation(given: Settings) -> Iterator[BadInput]:
         yield from benchmark_faults(name)
 
 
+def _pictures(given: Settings) -> Iterator[BadInput]:
+    evaluation, field = given.of(EvaluationPlan), "evaluation.pictures_from"
+    if not evaluation.pictures_from:
+        return
+    if given.has(TrainingPlan) or given.has(VersionChoice):
+        yield BadInput("this flow draws its pictures itself", field=field, remedy="reca evaluate --images DIR")
+    if not os.path.isabs(evaluation.pictures_from):
+        remedy = "flows know no current directory: write the whole path"
+        yield BadInput(f"{evaluation.pictures_from!r} is not an absolute path", field=field, remedy=remedy)
+    if len(evaluation.benchmarks) > 1:
+        yield BadInput(
+            f"the pictures in a folder are of one benchmark, not of {len(evaluation.benchmarks)}",
+            field="evaluation.benchmarks",
+            remedy="name one: --benchmark geneval",
+        )
+
+
 def _aliases(given: Settings) -> Iterator[BadInput]:
     named = [("registration.alias", given.of(Registration).alias)]
     named += [("versions.aliases", alias) for alias in given.of(VersionChoice).aliases]
@@ -138,5 +159,6 @@ RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
     _captions,
     _training,
     _evaluation,
+    _pictures,
     _aliases,
 )
