@@ -81,6 +81,7 @@ def build() -> Parser:
     _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))
     _compare(commands.add_parser("compare", parents=[shared], help="compare two sets of results"))
     _sampling(commands, shared)
+    _stack(commands, shared)
     return parser
 
 
@@ -187,3 +188,22 @@ def _sampling(commands: argparse._SubParsersAction[Parser], shared: Parser) -> N
         )
     for parser in (generate, reconstruct):
         parser.add_argument("--output", metavar="DIR", required=True, help="receives pictures and samples.jsonl")
+
+
+def _stack(commands: argparse._SubParsersAction[Parser], shared: Parser) -> None:
+    up = commands.add_parser("up", parents=[shared], help="start Prefect, MLflow and a worker, with everything in them")
+    up.set_defaults(target="deployments.commands.up:start")
+    up.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where both servers listen")
+    up.add_argument("--prefect-port", type=int, metavar="N", default=4200)
+    up.add_argument("--mlflow-port", type=int, metavar="N", default=5000)
+    up.add_argument(
+        "--database",
+        metavar="URL",
+        default="",
+        help="postgresql://user@host:port/ (password from PGPASSWORD or PGPASSFILE) instead of files below the home",
+    )
+    up.add_argument("--foreground", action="store_true", help="stay, start again what dies, stop all on Ctrl-C")
+    down = commands.add_parser("down", parents=[shared], help="stop all that reca up started, also after a crash")
+    down.set_defaults(target="deployments.commands.down:stop")
+    status = commands.add_parser("status", parents=[shared], help="does every part of the stack answer?")
+    status.set_defaults(target="deployments.commands.status:status")

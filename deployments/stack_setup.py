@@ -1,0 +1,122 @@
+"""What a fresh Prefect server lacks: the pool, its queue, the strict limit, the automations and the deployments.
+
+Everything may be done again on a server that has it. Also brings back runs that a crash of this machine left RUNNING.
+Import it only after ``environment.enter``: Prefect reads its settings at import.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
+from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.states import Cancelled, Crashed
+from prefect.workers.process import ProcessWorker
+
+from deployments.automations import automations
+from deployments.stack import LIMIT, POOL, QUEUE
+from deployments.stack_processes import worker_name
+from reca_core.contracts.errors import StageFailed
+
+DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
+QUEUE_PRIORITY = 10
+"""Lower numbers go first; the default queue has 1, so training wins over re-evaluation."""
+AT_ONCE = 1
+"""Runs that hold the accelerators of a machine at the same time."""
+DEPLOY_SECONDS = 180.0
+RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
+"""Prefect tells a flow process so which run it is."""
+UNFINISHED = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+
+
+def furnish() -> None:
+    """Make pool, queue, limit and automations as they should be."""
+    with get_client(sync_client=True) as client:
+        _pool(client)
+        client.upsert_global_concurrency_limit_by_name(LIMIT, AT_ONCE)
+        _automations(client)
+
+
+def _pool(client: SyncPrefectClient) -> None:
+    template = ProcessWorker.get_default_base_job_template()
+    wanted = WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=AT_ONCE)
+    with suppress(ObjectAlreadyExists):  # a limit that a person has set since is theirs
+        client.create_work_pool(wanted)
+    with suppress(ObjectAlreadyExists):
+        client.create_work_queue(QUEUE, priority=QUEUE_PRIORITY, work_pool_name=POOL)
+
+
+def _automations(client: SyncPrefectClient) -> None:
+    """Create what is missing; update what an earlier version of the project wrote, on or off as it was left."""
+    for wanted in automations():
+        found = client.read_automations_by_name(wanted.name)
+        core = wanted.model_dump(exclude={"id"})
+        if not found:
+            client.create_automation(AutomationCore(**core))
+        else:
+            client.update_automation(_id(found[0].id), AutomationCore(**core | {"enabled": found[0].enabled}))
+
+
+def _id(known: UUID | None) -> UUID:
+    assert known is not None, "what the server returned has an id"
+    return known
+
+
+def deploy() -> None:
+    """Create or update the deployments of prefect.yaml. Raises StageFailed with what Prefect said."""
+    words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DEPLOY_SECONDS, check=False)
+    if done.returncode != 0:
+        raise StageFailed(f"the deployments were refused: {(done.stdout + done.stderr)[-2000:]}", field="prefect.yaml")
+
+
+def recover() -> list[str]:
+    """Put runs that died with this machine back in the queue; returns their names.
+
+    A run is dead for certain if no other machine works for the pool and no process here works on it. Where there are
+    other machines, silence decides (deployments/automations.py).
+    """
+    with get_client(sync_client=True) as client:
+        if _other_workers(client):
+            return []
+        alive = working_on()
+        dead = [run for run in unfinished(client) if str(run.id) not in alive]
+        for run in dead:
+            cancelled = run.state_type == StateType.CANCELLING
+            message = "The machine went down while this ran."
+            state = Cancelled(message=message) if cancelled else Crashed(message=message)
+            client.set_flow_run_state(run.id, state, force=True)
+        return [run.name for run in dead]
+
+
+def _other_workers(client: SyncPrefectClient) -> bool:
+    workers = client.read_workers_for_work_pool(POOL)
+    return any(worker.status == WorkerStatus.ONLINE and worker.name != worker_name() for worker in workers)
+
+
+def unfinished(client: SyncPrefectClient) -> Sequence[FlowRun]:
+    """Runs of the pool that should have a process."""
+    states = FlowRunFilter.model_validate({"state": {"type": {"any_": list(UNFINISHED)}}})
+    pool = WorkPoolFilter.model_validate({"name": {"any_": [POOL]}})
+    return client.read_flow_runs(flow_run_filter=states, work_pool_filter=pool)
+
+
+def working_on() -> set[str]:
+    """Ids of the flow runs that a process of this machine works on."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+            if process.pid != os.getpid():
+                found.add(process.environ().get(RUN_VARIABLE, ""))
+    return found - {""}

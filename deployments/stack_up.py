@@ -1,0 +1,139 @@
+"""``reca up`` and ``reca down``: the order of starting, what is undone when it fails, and what stopping means.
+
+Nothing is started before ports, database and home were found good. Whatever goes wrong after that, also Ctrl-C, ends
+every process that was started. A kill -9 of ``up`` itself leaves its children: ``reca down`` finds them by their mark,
+and the next ``reca up`` takes them down first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.environment import Surroundings, enter
+from deployments.stack import (
+    PARTS,
+    PartName,
+    Stack,
+    forget_stack,
+    lock_file,
+    read_stack,
+    write_stack,
+)
+from deployments.stack_database import ensure_databases
+from deployments.stack_health import health, part_health
+from deployments.stack_processes import check_port, find, marked, start, stop_all
+from reca_core.contracts.errors import PrerequisiteMissing, RunLocked
+from reca_core.contracts.files import run_lock
+
+START_SECONDS = 180.0
+"""Cold, on two busy cores, with a new database."""
+POLL_SECONDS = 0.25
+SPEAK_SECONDS = 10.0
+"""Between two lines about something that is still waited for."""
+WATCH_SECONDS = 5.0
+LAST_LINES = 15
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """One ``up`` or ``down`` at a time. Raises PrerequisiteMissing naming the other."""
+    try:
+        with run_lock(lock_file(home), wait_seconds=0):
+            yield
+    except RunLocked as error:
+        raise PrerequisiteMissing(
+            f"another reca up or reca down is at work: {error.fact.split(' is ')[0]}",
+            field=str(home),
+            remedy="wait for it to end",
+        ) from error
+
+
+def running(home: Path) -> Stack | None:
+    """The stack of this home if every part of it answers."""
+    return read_stack(home) if all(part.answers for part in health(home)) else None
+
+
+def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
+    """Start everything and wait until it answers. The caller holds ``alone`` and knows that nothing is running.
+
+    Raises PrerequisiteMissing for a taken port, a database that cannot be used or a part that does not start; nothing
+    is left running then.
+    """
+    home = Path(wanted.home)
+    if marked(home):
+        say("an earlier stack of this home is half there; it is taken down first")
+        down(home)
+    check_port(wanted.host, wanted.prefect_port, "--prefect-port")
+    check_port(wanted.host, wanted.mlflow_port, "--mlflow-port")
+    made = ensure_databases(wanted.database)
+    if made:
+        say(f"created the databases {', '.join(made)}")
+    try:
+        return _start(wanted, chosen, say)
+    except BaseException:
+        down(home)
+        raise
+
+
+def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
+    enter(wanted.surroundings(chosen))
+    stack = _begin(_begin(wanted, "prefect", chosen), "mlflow", chosen)
+    from deployments import stack_setup  # imports Prefect: seconds, while the servers start
+
+    _wait(stack, "prefect", say)
+    stack_setup.furnish()
+    stack_setup.deploy()
+    say("work pool, limit, automations and deployments are there")
+    for name in stack_setup.recover():
+        say(f"run {name} was cut off; it goes on")
+    _wait(stack, "mlflow", say)
+    stack = _begin(stack, "worker", chosen)
+    _wait(stack, "worker", say)
+    return stack
+
+
+def _begin(stack: Stack, part: PartName, chosen: Surroundings) -> Stack:
+    stack = stack.model_copy(update={"parts": stack.parts | {part: start(stack, part, chosen)}})
+    write_stack(stack)
+    return stack
+
+
+def _wait(stack: Stack, part: PartName, say: Say) -> None:
+    """Return when the part answers. Raises PrerequisiteMissing with its last lines when it ends or takes too long."""
+    began = spoke = time.monotonic()
+    while not (found := part_health(stack, part)).answers:
+        now = time.monotonic()
+        if found.pid is None or now - began > START_SECONDS:
+            lines = stack.log(part).read_text(errors="replace").splitlines()[-LAST_LINES:]
+            raise PrerequisiteMissing(
+                f"{part} did not start: {found.fact}\n  " + "\n  ".join(lines),
+                field=str(stack.log(part)),
+                remedy="reca doctor; pip install -r requirements.lock (newer fastapi or sqlalchemy break the servers)",
+            )
+        if now - spoke > SPEAK_SECONDS:
+            spoke = now
+            say(f"{part}: starting, {now - began:.0f} s")
+        time.sleep(POLL_SECONDS)
+    say(f"{part}: {found.fact}")
+
+
+def down(home: Path) -> int:
+    """End every process of this home's stack and forget it; databases and logs stay. Returns how many ended."""
+    ended = stop_all(home)
+    forget_stack(home)
+    return ended
+
+
+def watch(stack: Stack, chosen: Surroundings, say: Say) -> None:
+    """Stay, and start again whatever dies. Ends only by an interrupt."""
+    while True:
+        for part in PARTS:
+            if find(stack.parts.get(part)) is None:
+                say(f"{part} is gone and is started again; {stack.log(part)} says why it went")
+                stack = _begin(stack, part, chosen)
+        time.sleep(WATCH_SECONDS)
