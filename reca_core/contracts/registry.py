@@ -26,6 +26,7 @@ FAMILIES: dict[str, FamilyEntry] = {
     "janus": FamilyEntry("reca_core.models.janus.adapter:Janus", ("janus", "multi_modality"), 1),
     "harmon": FamilyEntry("reca_core.models.harmon.adapter:Harmon", ("harmon",), 1),
     "bagel": FamilyEntry("reca_core.models.bagel.adapter:Bagel", ("bagel",), 1),
+    "showo": FamilyEntry("reca_core.models.showo.adapter:Showo", ("showo",), 1),
 }
 
 BUNDLED_MODELS: dict[str, str] = {

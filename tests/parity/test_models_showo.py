@@ -12,13 +12,22 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, PhiConfig
 
-from reca_core.models.showo import checkpoint, sampler, sequence
-from reca_core.models.showo.magvit import MagvitConfiguration
-from reca_core.models.showo.network import ShowoNetwork
+from reca_core.models.showo import checkpoint, sampler
+from reca_core.models.showo.magvit import MagvitConfiguration, bit_entropy, commitment
+from reca_core.models.showo.network import ShowoNetwork, ShowoSizes
+from reca_core.models.showo.pictures import smaller
+from reca_core.models.showo.sequence import (
+    ClipLayout,
+    DrawingLayout,
+    RedrawingLayout,
+    SpecialIds,
+    VqLayout,
+    image_part,
+    padded_right,
+)
 from reca_core.objectives import masked_token, next_token
 from tests.parity.golden_models import Expected, GoldenSet, golden_sets
 
@@ -34,7 +43,7 @@ class Bench:
     network: ShowoNetwork
     inputs: dict[str, Tensor]
     expected: Expected
-    special: sequence.SpecialIds
+    special: SpecialIds
     max_text: int
     codes: Tensor
 
@@ -60,21 +69,40 @@ class Bench:
         }
 
     def understanding(self) -> Tensor:
-        pixels = self.network.clip_pixels(self.inputs["pixel_values"], upstream_parity=True)
         assert self.network.projector is not None
-        return self.network.projector(self.network.clip_features(pixels))
+        return self.network.projector(self.network.clip_features(self.seen()))
 
-    def logits(self, name: str, built: sequence.TokenSequence, pictures: Tensor | None = None) -> Tensor:
-        """Logits of a sequence whose ids, labels and mask are compared on the way, as far as they are recorded."""
-        for key, ours in (("input_ids", built.ids), ("labels", built.labels), ("attn_allowed", built.may_attend)):
+    def seen(self) -> Tensor:
+        """What CLIP sees of the target in the published training."""
+        return smaller(self.inputs["pixel_values"], self.network.sizes.clip_side)
+
+    def logits(self, name: str, ids: Tensor, may_attend: Tensor, pictures: Tensor | None = None) -> Tensor:
+        """Logits of a sequence whose ids and mask are compared on the way, as far as they are recorded."""
+        for key, ours in (("input_ids", ids), ("attn_allowed", may_attend)):
             if f"{name}.{key}" in self.expected:
                 self.expected.agree(f"{name}.{key}", ours)
-        embeddings = self.network.embed(built.ids, pictures)
+        embeddings = self.network.embed(ids, pictures)
         if f"{name}.inputs_embeds" in self.expected:
             self.expected.agree(f"{name}.inputs_embeds", embeddings)
-        logits = self.network.logits(embeddings, built.may_attend)
+        logits = self.network.logits(self.network.states(embeddings, may_attend))
         self.expected.agree(f"{name}.logits", logits)
         return logits
+
+    def opened(self, layout: RedrawingLayout, texts: list[list[int]], shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and mask of an opening with the image after it."""
+        opening = layout.openings(texts)
+        allowed = layout.mask((opening != self.special.pad).long(), shown.shape[1])
+        return torch.cat([opening, image_part(shown, self.special)], dim=1), allowed
+
+
+def without(ids: Tensor, value: int) -> Tensor:
+    """Labels of ids: everything but padding."""
+    return ids.masked_fill(ids == value, next_token.IGNORED)
+
+
+def given(ids: Tensor, codes: Tensor) -> Tensor:
+    """A sequence with the picture's own ids in its place."""
+    return ids.masked_scatter(ids == next_token.IGNORED, codes)
 
 
 @lru_cache
@@ -90,12 +118,12 @@ def bench(golden: GoldenSet) -> Bench:
         sizes["z_channels"],
     )
     phi = PhiConfig(**{**config["phi"], "vocab_size": config["showo"]["vocab_size"], "qk_layernorm": True})
-    network = ShowoNetwork(phi, magvit, CLIPVisionConfig(**config["clip"])).eval()
+    network = ShowoNetwork(ShowoSizes(phi, magvit, CLIPVisionConfig(**config["clip"]))).eval()
     parts = {part: golden.tensors(part) for part in (checkpoint.WEIGHTS, checkpoint.TOKENIZER, checkpoint.CLIP)}
     network.load_state_dict(checkpoint.from_upstream(parts), strict=True)
     inputs = golden.tensors("inputs")
-    special = sequence.SpecialIds.from_sizes(
-        config["showo"]["llm_vocab_size"], config["showo"]["vocab_size"], config["bos"]
+    special = SpecialIds.from_sizes(
+        config["showo"]["llm_vocab_size"], config["showo"]["vocab_size"], config["bos"], config["bos"]
     )
     with torch.no_grad():
         codes = network.tokenizer.encode(inputs["pixel_values"])
@@ -122,91 +150,137 @@ def test_the_image_tokenizer_encodes_and_decodes(case: Bench) -> None:
     case.expected.agree("vq.decoded", tokenizer.decode(case.codes, encoded.shape[-2]))
 
 
+def test_the_quantiser_has_its_two_terms(case: Bench) -> None:
+    encoded = case.network.tokenizer.encoder(case.inputs["pixel_values"])
+    case.expected.agree("vq.quantizer_loss", commitment(encoded).mean())
+    case.expected.agree("vq.entropy_loss", bit_entropy(encoded))
+
+
 def test_the_picture_reaches_the_language_model(case: Bench) -> None:
-    pixels = case.network.clip_pixels(case.inputs["pixel_values"], upstream_parity=True)
-    case.expected.agree("clip.resized", pixels)
-    case.expected.agree("clip.features", case.network.clip_features(pixels))
+    case.expected.agree("clip.resized", case.seen())
+    case.expected.agree("clip.features", case.network.clip_features(case.seen()))
     case.expected.agree("und.embeddings", case.understanding())
 
 
 def test_drawing_and_asking_losses_and_their_gradients(case: Bench) -> None:
+    drawn, asked = drawing_loss(case), asking_loss(case)
+    case.expected.agree("t2i.loss", drawn)
+    case.expected.agree("mmu.loss", asked)
+    case.expected.agree_gradients("t2i_plus_mmu", drawn + asked, case.parameters())
+
+
+def drawing_loss(case: Bench) -> Tensor:
     shown, labels = case.masked("t2i")
     dropped = case.inputs["t2i.cond_drop_rand"] < DROP_BELOW
     texts = [[] if drop else text for text, drop in zip(case.texts("t2i"), dropped.tolist(), strict=True)]
-    built = sequence.drawing(texts, shown, labels, case.special, case.max_text)
-    start = case.max_text + 1
-    drawn = next_token.cross_entropy(case.logits("t2i", built)[:, start:], built.labels[:, start:]).mean()
-    case.expected.agree("t2i.loss", drawn)
+    ids, allowed = case.opened(DrawingLayout(case.special, case.max_text), texts, shown)
+    start = ids.shape[1] - shown.shape[1] - 2
+    counted = image_part(labels, case.special)
+    case.expected.agree("t2i.labels", torch.cat([without(ids[:, :start], case.special.pad), counted], dim=1))
+    return next_token.cross_entropy(case.logits("t2i", ids, allowed)[:, start:], counted).mean()
 
+
+def asking_loss(case: Bench) -> Tensor:
     patches = case.expected["und.embeddings"].shape[1]
-    words = (case.inputs["mmu.system_ids"], case.inputs["mmu.input_ids"], case.inputs["mmu.labels"])
-    question = sequence.asking_clip(*words, patches, case.special)
-    case.expected.agree("mmu.labels_full", question.labels)
+    systems, texts = case.inputs["mmu.system_ids"].tolist(), case.inputs["mmu.input_ids"].tolist()
+    layouts = [ClipLayout(case.special, case.max_text, patches, system) for system in systems]
+    ids = torch.tensor([layout.questions([text])[0] for layout, text in zip(layouts, texts, strict=True)])
+    labels = torch.full_like(ids, next_token.IGNORED)
+    labels[:, -len(texts[0]) :] = case.inputs["mmu.labels"]
+    case.expected.agree("mmu.labels_full", labels)
     assert case.network.projector is not None
     pictures = case.network.projector(case.network.clip_features(case.inputs["mmu.clip_pixels"]))
-    logits = case.logits("mmu", question, pictures)
-    asked = next_token.cross_entropy(logits[:, :-1], question.labels[:, 1:]).mean()
-    case.expected.agree("mmu.loss", asked)
-    case.expected.agree_gradients("t2i_plus_mmu", drawn + asked, case.parameters())
+    logits = case.logits("mmu", ids, layouts[0].question_mask(*ids.shape), pictures)
+    return next_token.cross_entropy(logits[:, :-1], labels[:, 1:]).mean()
+
+
+def image_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return next_token.cross_entropy(logits[:, -1 - labels.shape[1] : -1], labels).mean()
 
 
 def test_reconstruction_from_clip_and_its_gradients(case: Bench) -> None:
     shown, labels = case.masked("recon_clip")
     pictures = case.understanding()
-    built = sequence.redrawing_clip(
-        pictures.shape[1], case.texts("recon_clip"), shown, labels, case.special, case.max_text
-    )
-    logits = case.logits("recon_clip", built, pictures)
-    loss = next_token.cross_entropy(logits[:, built.image], built.labels[:, built.image]).mean()
+    layout = ClipLayout(case.special, case.max_text, pictures.shape[1])
+    ids, allowed = case.opened(layout, case.texts("recon_clip"), shown)
+    start = ids.shape[1] - shown.shape[1] - 2
+    ours = torch.cat([without(ids[:, :start], case.special.pad), image_part(labels, case.special)], dim=1)
+    case.expected.agree("recon_clip.labels", ours)
+    loss = image_loss(case.logits("recon_clip", ids, allowed, pictures), labels)
     case.expected.agree("recon_clip.loss", loss)
     case.expected.agree_gradients("recon_clip_full", loss, case.parameters())
-    with torch.no_grad():
-        frozen = case.network.embed(built.ids, pictures)
-    logits = case.network.logits(frozen, built.may_attend)
-    detached = next_token.cross_entropy(logits[:, built.image], built.labels[:, built.image]).mean()
+    frozen = case.network.embed(ids, pictures).detach()
+    detached = image_loss(case.network.logits(case.network.states(frozen, allowed)), labels)
     case.expected.agree_gradients("recon_clip", detached, case.parameters())
 
 
 def test_reconstruction_from_smaller_image_ids_and_its_gradients(case: Bench) -> None:
     shown, labels = case.masked("recon_vq")
-    small = F.interpolate(case.inputs["pixel_values"], scale_factor=0.5, mode="bilinear")
-    given = case.network.tokenizer.encode(small) + case.special.image
-    case.expected.agree("recon_vq.given_tokens", given)
-    built = sequence.redrawing_vq(given, case.texts("recon_vq"), shown, labels, case.special, case.max_text)
-    logits = case.logits("recon_vq", built)
-    loss = next_token.cross_entropy(logits[:, built.image], built.labels[:, built.image]).mean()
+    pixels = case.inputs["pixel_values"]
+    seen = case.network.codes(smaller(pixels, pixels.shape[-1] // 2)) + case.special.image
+    case.expected.agree("recon_vq.given_tokens", seen)
+    layout = VqLayout(case.special, case.max_text, seen.shape[1], shown.shape[1])
+    ids, allowed = case.opened(layout, case.texts("recon_vq"), shown)
+    ours = torch.full_like(ids, next_token.IGNORED)
+    ours[:, -1 - labels.shape[1] : -1] = labels
+    case.expected.agree("recon_vq.labels", ours)
+    loss = image_loss(case.logits("recon_vq", given(ids, seen), allowed), labels)
     case.expected.agree("recon_vq.loss", loss)
     case.expected.agree_gradients("recon_vq", loss, case.parameters())
 
 
 def test_questions_about_image_ids_and_their_gradients(case: Bench) -> None:
-    built = sequence.asking_vq(case.codes + case.special.image, case.texts("mmu_vq"), case.special, case.max_text)
-    logits = case.logits("mmu_vq", built)
-    loss = next_token.cross_entropy(logits[:, :-1], built.labels[:, 1:]).mean()
+    tokens, room = case.codes.shape[1], case.max_text
+    layout = VqLayout(case.special, case.max_text, tokens, tokens)
+    rows = layout.questions([[*text[: room - 2], case.special.eos] for text in case.texts("mmu_vq")])
+    ids = given(padded_right(rows, tokens + 3 + room, case.special.pad), case.codes + case.special.image)
+    labels = without(ids, case.special.pad)
+    labels[:, : tokens + 3] = next_token.IGNORED
+    case.expected.agree("mmu_vq.labels", labels)
+    logits = case.logits("mmu_vq", ids, layout.question_mask(*ids.shape))
+    loss = next_token.cross_entropy(logits[:, :-1], labels[:, 1:]).mean()
     case.expected.agree("mmu_vq.loss", loss)
     case.expected.agree_gradients("mmu_vq", loss, case.parameters())
 
 
+@dataclass
+class RecordedChance:
+    """The recorded random numbers, round after round."""
+
+    exponentials: Tensor
+    uniforms: Tensor
+    step: int = -1
+
+    def codes(self, probabilities: Tensor) -> Tensor:
+        self.step += 1
+        return (probabilities / self.exponentials[self.step].view(probabilities.shape)).argmax(-1)
+
+    def uniform(self, tokens: int) -> Tensor:
+        assert tokens == self.uniforms.shape[-1]
+        return self.uniforms[self.step]
+
+
 def test_drawing_traces(case: Bench) -> None:
-    tokens = case.codes.shape[1]
-    settings = case.config["sample"]
+    settings, rounds = case.config["sample"], list[sampler.Round]()
+    layout, tokens = DrawingLayout(case.special, case.max_text), case.codes.shape[1]
     blank = torch.full((len(case.texts("sample")), tokens), case.special.mask)
-    given = sequence.drawing(case.texts("sample"), blank, blank, case.special, case.max_text)
-    empty = sequence.drawing([[] for _ in blank], blank, blank, case.special, case.max_text)
-    case.expected.agree("sample.cond_ids", given.ids)
-    case.expected.agree("sample.uncond_ids", empty.ids)
-    case.expected.agree("sample.attn_allowed", torch.cat([given.may_attend, empty.may_attend]))
-    noise, uniform = case.inputs["sample.exp_noise"], case.inputs["sample.uniform"]
-    rounds: list[sampler.Round] = []
+    sides = [case.opened(layout, texts, blank) for texts in (case.texts("sample"), [[] for _ in blank])]
+    case.expected.agree("sample.cond_ids", sides[0][0])
+    case.expected.agree("sample.uncond_ids", sides[1][0])
+    case.expected.agree("sample.attn_allowed", torch.cat([allowed for _, allowed in sides]))
+    drawn, null = [
+        sampler.Opening(case.network.embed(ids[:, : ids.shape[1] - tokens - 2]), allowed) for ids, allowed in sides
+    ]
     codes = sampler.draw_tokens(
         case.network,
-        given,
-        empty,
+        drawn,
+        null,
         case.special,
+        tokens=tokens,
         rounds=settings["timesteps"],
-        guidance=settings["guidance_scale"],
+        guidance_scale=1 + settings["guidance_scale"],
         temperature=settings["temperature"],
-        draws=lambda step: sampler.RoundDraws(noise[step].view(len(blank), tokens, -1), uniform[step]),
+        chance=RecordedChance(case.inputs["sample.exp_noise"], case.inputs["sample.uniform"]),
         observe=rounds.append,
     )
     case.expected.agree("sample.step_inputs", torch.stack([trace.inputs for trace in rounds]))
@@ -220,5 +294,5 @@ def test_greedy_text(case: Bench) -> None:
     prefix = case.expected["gen_text.inputs_embeds"]
     allowed = case.expected["mmu.attn_allowed"][:1, :, : prefix.shape[1], : prefix.shape[1]]
     tokens = case.expected["gen_text.tokens"]
-    reply = sampler.greedy_text(case.network, prefix, allowed, end=-1, max_tokens=len(tokens))
-    assert reply == tokens.tolist()
+    replies = sampler.greedy_text(case.network, prefix, allowed, end=-1, max_tokens=len(tokens))
+    assert replies == [tokens.tolist()]

@@ -18,8 +18,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reca_core.objectives.loss_sum import LossSum
+
 GROUPS = 32
 NORM_EPSILON = 1e-6
+COMMITMENT_WEIGHT, ENTROPY_WEIGHT = 0.125, 0.1
+"""Of the quantiser's two terms in the published objective; the first is 0.1 (1 + beta) with beta 0.25."""
+STEEPNESS = 4.0
+"""Log-odds of a bit per unit of its channel: the distance to -1 squared minus that to +1 squared."""
 
 
 @dataclass(frozen=True)
@@ -227,3 +233,40 @@ class Magvit(nn.Module):
         """Pixels [B, 3, H, W] from codes; ``height_cells`` is h of the grid."""
         signs = self.quantize.embedding[codes]
         return self.decoder(rearrange(signs, "b (h w) c -> b c h w", h=height_cells))
+
+
+def commitment(encoded: Float[Tensor, "batch bits h w"]) -> LossSum:
+    """Squared distance of every channel to its sign, weighted, one count per channel and cell."""
+    signs = torch.where(encoded > 0, 1.0, -1.0)
+    distance = (signs - encoded).square()
+    return LossSum(COMMITMENT_WEIGHT * distance.sum(), torch.tensor(float(distance.numel()), device=encoded.device))
+
+
+def bit_entropy(encoded: Float[Tensor, "batch bits h w"]) -> Float[Tensor, ""]:
+    """Entropy of a bit minus the entropy of its average over all cells, weighted: bits sure of themselves, all in use.
+
+    In nats, mean over cells and channels (MAGVIT-v2, section 3.1). Not a sum over pictures: the average is over all.
+    """
+    log_odds = STEEPNESS * rearrange(encoded, "b c h w -> (b h w) c")
+    share = log_odds.sigmoid()
+    own = F.binary_cross_entropy_with_logits(log_odds, share)
+    used = share.mean(0)
+    return ENTROPY_WEIGHT * (own - (torch.special.entr(used) + torch.special.entr(1 - used)).mean())
+
+
+def autoencoder_terms(magvit: Magvit, pixels: Float[Tensor, "batch 3 height width"]) -> dict[str, LossSum]:
+    """Objective of the tokenizer itself: pixels through the signs, whose gradient passes straight to the encoder.
+
+    ``pixel`` is mean absolute plus mean squared error, ``commitment`` and ``entropy`` are the quantiser's. Always
+    float32. The entropy of a bit's average is that over the pictures of one pass, so it depends on how a step is split.
+    """
+    with torch.autocast(pixels.device.type, enabled=False):
+        encoded = magvit.encoder(pixels.float())
+        error = magvit.decoder(encoded + (magvit.signs(encoded) - encoded).detach()) - pixels
+        count = torch.tensor(float(error.numel()), device=pixels.device)
+        pictures = torch.tensor(float(len(pixels)), device=pixels.device)
+        return {
+            "pixel": LossSum((error.abs() + error.square()).sum(), count),
+            "commitment": commitment(encoded),
+            "entropy": LossSum(bit_entropy(encoded) * pictures, pictures),
+        }

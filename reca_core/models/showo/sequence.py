@@ -1,24 +1,27 @@
-"""The sequences that Show-o is fed: token order, labels, and who may attend to whom.
+"""The sequences that Show-o is fed: token order, and who may attend to whom.
 
-Five layouts (Show-o, arXiv 2408.12528, section 3.2; RecA's two by arXiv 2509.07295 and the recorded sequences):
+Three kinds, each an opening and what follows it (Show-o, arXiv 2408.12528, section 3.2; RecA's by arXiv 2509.07295 and
+the recorded sequences). The opening of the first two is followed by ``soi image eoi``:
 
-    drawing           pad.. t2i bos text eos | soi image eoi
-    asking_clip       mmu system soi | picture embeddings | eoi text
-    asking_vq         mmu soi picture-ids eoi bos text eos pad..
-    redrawing_clip    mmu soi | picture embeddings | eoi bos text eos pad.. | soi image eoi
-    redrawing_vq      pad.. mmu soi small-picture-ids eoi bos text eos | soi image eoi
+    drawing           pad.. t2i bos text eos
+    redrawing, CLIP   mmu soi | picture embeddings | eoi bos text eos pad..
+    redrawing, VQ     pad.. mmu soi picture ids eoi bos text eos
+    asking, CLIP      mmu system soi | picture embeddings | eoi text
+    asking, VQ        mmu soi picture ids eoi bos text
 
-Shapes: B batch, L length, N image tokens, M ``max_text``, P picture embeddings, G ids of the down-scaled picture.
-Position ids count padding. ``may_attend[b, 0, q, k]`` is True where position q sees position k.
+Openings have a fixed length, so a picture cannot depend on which texts share its batch. Position ids count padding.
+Ids are IGNORED wherever one row of a picture's embeddings goes. ``may_attend[b, 0, q, k]`` is True where position q
+sees position k. Shapes: B batch, L length, N image tokens, M ``max_text``, P rows of a picture, O length of an opening.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -43,7 +46,7 @@ class SpecialIds:
     image: int
 
     @classmethod
-    def from_sizes(cls, text_vocabulary: int, vocabulary: int, bos: int) -> SpecialIds:
+    def from_sizes(cls, text_vocabulary: int, vocabulary: int, bos: int, eos: int) -> SpecialIds:
         """Ids as the published vocabulary lays them out: text, special tokens, image codes, mask."""
         first = text_vocabulary
         return cls(
@@ -53,145 +56,164 @@ class SpecialIds:
             t2i=first + 5,
             mmu=first + 6,
             bos=bos,
-            eos=bos,
+            eos=eos,
             mask=vocabulary - 1,
             image=first + SPECIAL_TOKENS,
         )
 
 
+class RedrawingLayout(Protocol):
+    """An opening that image tokens follow: where its ids are, and the mask of the whole sequence."""
+
+    def openings(self, texts: Sequence[Sequence[int]]) -> Int[Tensor, "batch opening"]:
+        """Ids [B, O], padded with ``pad``; a text that does not fit is cut."""
+        ...
+
+    def mask(self, attention: Int[Tensor, "batch opening"], tokens: int) -> Bool[Tensor, "batch 1 length length"]:
+        """Mask over opening, soi, N image tokens and eoi; ``attention`` is 0 where the opening is padding."""
+        ...
+
+
+class PictureLayout(RedrawingLayout, Protocol):
+    """How a picture stands in a sequence."""
+
+    def questions(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Rows of ids up to the last one of each text, not padded."""
+        ...
+
+    def question_mask(self, batch: int, length: int) -> Bool[Tensor, "batch 1 length length"]:
+        """Mask of such rows; they may be padded on the right to ``length``, where no one looks."""
+        ...
+
+
 @dataclass(frozen=True)
-class TokenSequence:
-    """One batch of sequences. ``ids`` is IGNORED where picture embeddings are put; ``image`` is where the N ids are."""
+class DrawingLayout:
+    """Text to image."""
 
-    ids: Int[Tensor, "batch length"]
-    labels: Int[Tensor, "batch length"]
-    may_attend: Bool[Tensor, "batch 1 length length"]
-    image: slice
+    special: SpecialIds
+    max_text: int
 
+    def openings(self, texts: Sequence[Sequence[int]]) -> Int[Tensor, "batch opening"]:
+        """[B, M + 1]; at most M - 2 ids of a text."""
+        ids = self.special
+        rows = [[ids.t2i, ids.bos, *text[: self.max_text - 2], ids.eos] for text in texts]
+        return padded_left(rows, self.max_text + 1, ids.pad)
 
-def causal(batch: int, length: int) -> Bool[Tensor, "batch 1 length length"]:
-    """Every position sees itself and what is before it."""
-    return repeat(torch.ones(length, length, dtype=torch.bool).tril(), "q k -> b 1 q k", b=batch).clone()
-
-
-def drawing(
-    texts: Sequence[Sequence[int]], inputs: Tensor, labels: Tensor, special: SpecialIds, max_text: int
-) -> TokenSequence:
-    """Text to image; ``inputs`` and ``labels`` [B, N]. A text longer than M - 2 ids is cut."""
-    start = max_text + 1
-    prefixes = [[special.t2i, special.bos, *text[: max_text - 2], special.eos] for text in texts]
-    padding = [start - len(prefix) for prefix in prefixes]
-    image_ids = _between(inputs, special.soi, special.eoi)
-    ids = torch.cat([_padded_left(prefixes, start, special.pad), image_ids], dim=1)
-    target = torch.cat([_padded_left(prefixes, start, IGNORED), _between(labels, special.soi, special.eoi)], dim=1)
-    allowed = causal(*ids.shape)
-    allowed[:, :, start:] = True
-    allowed &= ~_padding_seen_by_others(ids.shape[1], padding)
-    return TokenSequence(ids, target, allowed, slice(start + 1, start + 1 + inputs.shape[1]))
+    def mask(self, attention: Int[Tensor, "batch opening"], tokens: int) -> Bool[Tensor, "batch 1 length length"]:
+        """Text is causal, the image sees everything but padding."""
+        allowed = _causal(len(attention), attention.shape[1] + tokens + 2)
+        allowed[:, :, attention.shape[1] :] = True
+        return allowed & ~_padding_seen_by_others(attention, allowed.shape[-1])
 
 
-def asking_clip(
-    system: Int[Tensor, "batch words"],
-    text: Int[Tensor, "batch words2"],
-    answers: Tensor,
-    patches: int,
-    special: SpecialIds,
-) -> TokenSequence:
-    """Question about a picture given as embeddings; ``answers`` are the labels of ``text``."""
-    batch = len(text)
-    before = torch.cat([_column(batch, special.mmu), system, _column(batch, special.soi)], dim=1)
-    ids = torch.cat([before, _column(batch, IGNORED, patches), _column(batch, special.eoi), text], dim=1)
-    labels = torch.full_like(ids, IGNORED)
-    labels[:, -text.shape[1] :] = answers
-    allowed = causal(*ids.shape)
-    picture = slice(before.shape[1], before.shape[1] + patches)
-    allowed[..., picture] = True
-    return TokenSequence(ids, labels, allowed, picture)
+@dataclass(frozen=True)
+class ClipLayout:
+    """Pictures as P rows of CLIP embeddings that every position sees, also those before them."""
+
+    special: SpecialIds
+    max_text: int
+    picture_rows: int
+    system: Sequence[int] = ()
+
+    def openings(self, texts: Sequence[Sequence[int]]) -> Int[Tensor, "batch opening"]:
+        """[B, P + M]; three special tokens and the text share the M places, so at most M - 4 ids of a text."""
+        ids = self.special
+        rows = [[ids.eoi, ids.bos, *text[: self.max_text - 4], ids.eos] for text in texts]
+        before = torch.tensor([[ids.mmu, ids.soi, *self._picture]]).repeat(len(rows), 1)
+        return torch.cat([before, padded_right(rows, self.max_text - 2, ids.pad)], dim=1)
+
+    def mask(self, attention: Int[Tensor, "batch opening"], tokens: int) -> Bool[Tensor, "batch 1 length length"]:
+        """Causal; the picture is seen by all, image tokens see each other, padding is seen by none."""
+        opening = attention.shape[1]
+        allowed = _causal(len(attention), opening + tokens + 2)
+        allowed[..., 2 : 2 + self.picture_rows] = True
+        allowed[:, :, opening + 1 : -1, opening + 1 : -1] = True
+        allowed[..., :opening] &= rearrange(attention.bool(), "b o -> b 1 1 o")
+        return allowed
+
+    def questions(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """``mmu system soi picture eoi text``."""
+        ids = self.special
+        return [[ids.mmu, *self.system, ids.soi, *self._picture, ids.eoi, *text] for text in texts]
+
+    def question_mask(self, batch: int, length: int) -> Bool[Tensor, "batch 1 length length"]:
+        """Causal; the picture is seen by all."""
+        allowed, first = _causal(batch, length), 2 + len(self.system)
+        allowed[..., first : first + self.picture_rows] = True
+        return allowed
+
+    @property
+    def _picture(self) -> list[int]:
+        return [IGNORED] * self.picture_rows
 
 
-def asking_vq(
-    pictures: Int[Tensor, "batch tokens"], texts: Sequence[Sequence[int]], special: SpecialIds, max_text: int
-) -> TokenSequence:
-    """Question about a picture given as its own image ids (offset included)."""
-    batch, tokens = pictures.shape
-    rows = [[special.bos, *text[: max_text - 2], special.eos] for text in texts]
-    picture = torch.cat([_column(batch, special.mmu), _between(pictures, special.soi, special.eoi)], dim=1)
-    ids = torch.cat([picture, _padded_right(rows, max_text, special.pad)], dim=1)
-    labels = torch.cat([torch.full_like(picture, IGNORED), _padded_right(rows, max_text, IGNORED)], dim=1)
-    allowed = causal(*ids.shape)
-    allowed[..., : picture.shape[1]] = True
-    return TokenSequence(ids, labels, allowed, slice(2, 2 + tokens))
+@dataclass(frozen=True)
+class VqLayout:
+    """Pictures as image ids of their own: ``picture_rows`` fewer or blurred ones for redrawing, all for questions."""
+
+    special: SpecialIds
+    max_text: int
+    picture_rows: int
+    question_rows: int
+
+    def openings(self, texts: Sequence[Sequence[int]]) -> Int[Tensor, "batch opening"]:
+        """[B, M + P + 3]; at most M - 2 ids of a text."""
+        ids = self.special
+        picture = [ids.mmu, ids.soi, *[IGNORED] * self.picture_rows, ids.eoi]
+        rows = [[*picture, ids.bos, *text[: self.max_text - 2], ids.eos] for text in texts]
+        return padded_left(rows, self.max_text + len(picture), ids.pad)
+
+    def mask(self, attention: Int[Tensor, "batch opening"], tokens: int) -> Bool[Tensor, "batch 1 length length"]:
+        """The picture sees itself whole, text is causal, the image sees everything; padding is seen by none."""
+        opening = attention.shape[1]
+        allowed = _causal(len(attention), opening + tokens + 2)
+        allowed[:, :, opening:] = True
+        for row, pads in enumerate((attention == 0).sum(1).tolist()):
+            end = pads + self.picture_rows + 3
+            allowed[row, 0, pads + 1 : end, pads:end] = True
+        return allowed & ~_padding_seen_by_others(attention, allowed.shape[-1])
+
+    def questions(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """``mmu soi picture eoi bos text``."""
+        ids = self.special
+        picture = [ids.mmu, ids.soi, *[IGNORED] * self.question_rows, ids.eoi]
+        return [[*picture, ids.bos, *text] for text in texts]
+
+    def question_mask(self, batch: int, length: int) -> Bool[Tensor, "batch 1 length length"]:
+        """Causal; everything up to the picture's end is seen by all."""
+        allowed = _causal(batch, length)
+        allowed[..., : self.question_rows + 3] = True
+        return allowed
 
 
-def redrawing_clip(
-    patches: int,
-    texts: Sequence[Sequence[int]],
-    inputs: Int[Tensor, "batch tokens"],
-    labels: Int[Tensor, "batch tokens"],
-    special: SpecialIds,
-    max_text: int,
-) -> TokenSequence:
-    """RecA, picture given as embeddings: three special tokens and the text share the M places before the image."""
-    batch, tokens = inputs.shape
-    rows = [[special.eoi, special.bos, *text[: max_text - 4], special.eos] for text in texts]
-    room = max_text - 2
-    before = torch.cat([_column(batch, special.mmu), _column(batch, special.soi)], dim=1)
-    picture = _column(batch, IGNORED, patches)
-    ids = [before, picture, _padded_right(rows, room, special.pad), _between(inputs, special.soi, special.eoi)]
-    target = [before, picture, _padded_right(rows, room, IGNORED), _between(labels, special.soi, special.eoi)]
-    all_ids = torch.cat(ids, dim=1)
-    image = slice(all_ids.shape[1] - 1 - tokens, all_ids.shape[1] - 1)
-    allowed = causal(*all_ids.shape)
-    allowed[..., 2 : 2 + patches] = True
-    allowed[:, :, image, image] = True
-    allowed &= (all_ids != special.pad)[:, None, None, :]
-    return TokenSequence(all_ids, torch.cat(target, dim=1), allowed, image)
+def plain_mask(batch: int, length: int) -> Bool[Tensor, "batch 1 length length"]:
+    """Of text alone: causal."""
+    return _causal(batch, length)
 
 
-def redrawing_vq(
-    given: Int[Tensor, "batch small"],
-    texts: Sequence[Sequence[int]],
-    inputs: Int[Tensor, "batch tokens"],
-    labels: Int[Tensor, "batch tokens"],
-    special: SpecialIds,
-    max_text: int,
-) -> TokenSequence:
-    """RecA, picture given as the image ids (offset included) of its down-scaled self."""
-    batch, tokens = inputs.shape
-    rows = [[special.bos, *text[: max_text - 2], special.eos] for text in texts]
-    picture = torch.cat([_column(batch, special.mmu), _between(given, special.soi, special.eoi)], dim=1)
-    prefixes = [[*picture[index].tolist(), *row] for index, row in enumerate(rows)]
-    start = max_text + picture.shape[1]
-    padding = [start - len(prefix) for prefix in prefixes]
-    ids = torch.cat([_padded_left(prefixes, start, special.pad), _between(inputs, special.soi, special.eoi)], dim=1)
-    image = slice(start + 1, start + 1 + tokens)
-    target = torch.full_like(ids, IGNORED)
-    target[:, image] = labels
-    allowed = causal(*ids.shape)
-    allowed[:, :, start:] = True
-    for row, pads in enumerate(padding):
-        segment = slice(pads + 1, pads + picture.shape[1])
-        allowed[row, 0, segment, pads : pads + picture.shape[1]] = True
-    allowed &= ~_padding_seen_by_others(ids.shape[1], padding)
-    return TokenSequence(ids, target, allowed, image)
+def image_part(image_ids: Int[Tensor, "batch tokens"], special: SpecialIds) -> Int[Tensor, "batch tokens2"]:
+    """What follows an opening: soi, N ids, eoi."""
+    ends = (image_ids.new_full((len(image_ids), 1), end) for end in (special.soi, special.eoi))
+    first, last = ends
+    return torch.cat([first, image_ids, last], dim=1)
 
 
-def _padding_seen_by_others(length: int, padding: Sequence[int]) -> Bool[Tensor, "batch 1 length length"]:
-    is_pad = torch.arange(length) < torch.tensor(padding)[:, None]
-    return (~is_pad[:, :, None] & is_pad[:, None, :])[:, None]
-
-
-def _column(batch: int, value: int, width: int = 1) -> Int[Tensor, "batch width"]:
-    return torch.full((batch, width), value, dtype=torch.long)
-
-
-def _between(ids: Tensor, first: int, last: int) -> Int[Tensor, "batch length"]:
-    return torch.cat([_column(len(ids), first), ids, _column(len(ids), last)], dim=1)
-
-
-def _padded_left(rows: Sequence[Sequence[int]], length: int, value: int) -> Int[Tensor, "batch length"]:
+def padded_left(rows: Sequence[Sequence[int]], length: int, value: int) -> Int[Tensor, "batch length"]:
+    """Rows with ``value`` before them."""
     return torch.tensor([[value] * (length - len(row)) + list(row) for row in rows])
 
 
-def _padded_right(rows: Sequence[Sequence[int]], length: int, value: int) -> Int[Tensor, "batch length"]:
+def padded_right(rows: Sequence[Sequence[int]], length: int, value: int) -> Int[Tensor, "batch length"]:
+    """Rows with ``value`` after them."""
     return torch.tensor([list(row) + [value] * (length - len(row)) for row in rows])
+
+
+def _causal(batch: int, length: int) -> Bool[Tensor, "batch 1 length length"]:
+    return repeat(torch.ones(length, length, dtype=torch.bool).tril(), "q k -> b 1 q k", b=batch).clone()
+
+
+def _padding_seen_by_others(attention: Tensor, length: int) -> Bool[Tensor, "batch 1 length length"]:
+    """Padding sees the padding before it, as the recorded masks have it; no one else does."""
+    is_pad = torch.zeros(len(attention), length, dtype=torch.bool)
+    is_pad[:, : attention.shape[1]] = attention == 0
+    return (~is_pad[:, :, None] & is_pad[:, None, :])[:, None]
