@@ -1,6 +1,6 @@
 """``python -m reca_core.models.janus.make_tiny --output DIR``: pretrain the bundled tiny Janus with the training loop.
 
-    random weights -> "tokenizer" (image decoder) -> "base" (everything else) twice -> half-precision export
+    random weights -> "tokenizer" (image decoder) -> "base" (everything else) in legs -> half-precision export
 
 Each stage is a TrainRequest in its own run directory below ``--home``, so the command resumes where it was stopped.
 Seeds: pictures for the tokenizer from 300,000 on, captions and questions from 500,000 on; what is measured on a base
@@ -46,43 +46,53 @@ class Stage:
     """One training and what it asks about."""
 
     plan: TrainingPlan
-    captions: CaptionSource
+    captions: CaptionSource = CaptionSource()
+    losses: LossTerms = LossTerms()
 
 
 TOKENIZER = Stage(
     TrainingPlan(
         stage="tokenizer",
-        steps=600,
+        steps=860,
         learning_rate=2e-3,
         schedule="cosine",
         warmup_steps=20,
         checkpoint_every_steps=200,
         preview_every_steps=200,
-    ),
-    CaptionSource(),
+    )
 )
-FIRST_BASE = Stage(
-    TrainingPlan(
+
+
+def _base(steps: int, learning_rate: float, losses: LossTerms, captions: CaptionSource, seed: int) -> Stage:
+    """A leg of the base stage."""
+    plan = TrainingPlan(
         stage="base",
-        steps=933,
-        learning_rate=1.5e-3,
+        steps=steps,
+        learning_rate=learning_rate,
         schedule="cosine",
         warmup_steps=30,
         checkpoint_every_steps=100,
-        preview_every_steps=500,
-    ),
-    CaptionSource(described_fraction=0),
-)
-"""Questions about details only; too slow a teacher, hence the second one."""
-SECOND_BASE = Stage(
-    FIRST_BASE.plan.model_copy(update={"steps": 1400, "learning_rate": 1.2e-3, "seed": 1}),
-    CaptionSource(seed=600_000),
-)
-"""Other scenes, and every fourth question asks for all of a scene."""
-STAGES = (TOKENIZER, FIRST_BASE, SECOND_BASE)
-PRETRAINING = LossTerms(reconstruction=0, image_to_text=1, text_to_image=1, text=1)
-"""The base never reconstructs: that is what post-training is for."""
+        preview_every_steps=1000,
+        seed=seed,
+    )
+    return Stage(plan, captions, losses)
 
+
+def _pretraining(image_to_text: float = 1, text_to_image: float = 1) -> LossTerms:
+    """The base never reconstructs: that is what post-training is for."""
+    return LossTerms(reconstruction=0, image_to_text=image_to_text, text_to_image=text_to_image, text=1)
+
+
+BASE_LEGS = (
+    _base(933, 1.5e-3, _pretraining(), CaptionSource(seed=500_000, described_fraction=0), seed=0),
+    _base(238, 1.2e-3, _pretraining(), CaptionSource(seed=600_000), seed=1),
+    _base(586, 1.2e-3, _pretraining(2), CaptionSource(seed=700_000, described_fraction=0.5), seed=2),
+    _base(600, 1.2e-3, _pretraining(3), CaptionSource(seed=800_000, described_fraction=0.05), seed=3),
+    _base(600, 1.2e-3, _pretraining(3, 0.5), CaptionSource(seed=900_000, described_fraction=0.05), seed=4),
+    _base(450, 1.0e-3, _pretraining(3, 0.5), CaptionSource(seed=1_000_000, described_fraction=0.02), seed=5),
+)
+"""Questions about details, then whole scenes, then details again: why in this order, see docs/tiny.md."""
+STAGES = (TOKENIZER, *BASE_LEGS)
 log = logging.getLogger(__name__)
 
 
@@ -128,7 +138,7 @@ def train(model: ResolvedModel, pictures: PreparedData, stage: Stage, home: Home
     request = TrainRequest(
         model=model,
         data=pictures,
-        losses=PRETRAINING,
+        losses=stage.losses,
         captions=stage.captions,
         training=stage.plan,
         numerics_version=family_entry(FAMILY).numerics_version,
