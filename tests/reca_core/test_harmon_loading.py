@@ -55,9 +55,9 @@ KINDS = ("weight", "bias")
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Harmon:
-    """A tiny Harmon whose width the published table of head counts knows, for this test."""
+    """A tiny Harmon whose width the published table of head counts knows; 64 rounds need 64 tokens."""
     monkeypatch.setitem(upstream.HEADS, WIDTH, 2)
-    monkeypatch.setattr(upstream, "SIDE", 16)
+    monkeypatch.setattr(upstream, "SIDE", 32)
     return Harmon.smallest(seed=0)
 
 
