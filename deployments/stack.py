@@ -33,11 +33,14 @@ EVERYWHERE = ("0.0.0.0", "::", "")
 """Hosts to listen on that are no address to call."""
 
 QUICK = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_WORKER_QUERY_SECONDS": "3",
     "PREFECT_RUNNER_POLL_FREQUENCY": "3",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""A click on Run starts within seconds; MLflow's job runner and its seven processes of 240 MB stay away."""
+"""A click on Run starts within seconds. MLflow's job runner and its seven processes of 240 MB stay away. Leases of
+limits outlive the server: kept in memory (the default) a slot that was held when the server died is never free again.
+"""
 
 
 class PartRecord(Record):

@@ -12,16 +12,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from uuid import UUID
+from typing import Any
 
 import psutil
+from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Crashed, State
 from prefect.workers.process import ProcessWorker
 
 from deployments.automations import automations
@@ -58,19 +59,20 @@ def _pool(client: SyncPrefectClient) -> None:
 
 
 def _automations(client: SyncPrefectClient) -> None:
-    """Create what is missing; update what an earlier version of the project wrote, on or off as it was left."""
+    """Create what is missing; update what an earlier version of the project wrote, on or off as it was left.
+
+    What is as it should be is not touched: an update would forget which runs are being listened for.
+    """
     for wanted in automations():
         found = client.read_automations_by_name(wanted.name)
-        core = wanted.model_dump(exclude={"id"})
         if not found:
-            client.create_automation(AutomationCore(**core))
-        else:
-            client.update_automation(_id(found[0].id), AutomationCore(**core | {"enabled": found[0].enabled}))
+            client.create_automation(AutomationCore(**_plain(wanted)))
+        elif _plain(found[0]) != _plain(wanted) | {"enabled": found[0].enabled} and found[0].id is not None:
+            client.update_automation(found[0].id, AutomationCore(**_plain(wanted) | {"enabled": found[0].enabled}))
 
 
-def _id(known: UUID | None) -> UUID:
-    assert known is not None, "what the server returned has an id"
-    return known
+def _plain(automation: Automation | AutomationCore) -> dict[str, Any]:
+    return automation.model_dump(exclude={"id": True, "owner_resource": True, "trigger": {"id"}})
 
 
 def deploy() -> None:
@@ -95,7 +97,7 @@ def recover() -> list[str]:
         for run in dead:
             cancelled = run.state_type == StateType.CANCELLING
             message = "The machine went down while this ran."
-            state = Cancelled(message=message) if cancelled else Crashed(message=message)
+            state: State[None] = Cancelled(message=message) if cancelled else Crashed(message=message)
             client.set_flow_run_state(run.id, state, force=True)
         return [run.name for run in dead]
 

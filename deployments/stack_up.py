@@ -68,12 +68,12 @@ def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     if marked(home):
         say("an earlier stack of this home is half there; it is taken down first")
         down(home)
-    check_port(wanted.host, wanted.prefect_port, "--prefect-port")
-    check_port(wanted.host, wanted.mlflow_port, "--mlflow-port")
-    made = ensure_databases(wanted.database)
-    if made:
-        say(f"created the databases {', '.join(made)}")
     try:
+        check_port(wanted.host, wanted.prefect_port, "--prefect-port")
+        check_port(wanted.host, wanted.mlflow_port, "--mlflow-port")
+        made = ensure_databases(wanted.database)
+        if made:
+            say(f"created the databases {', '.join(made)}")
         return _start(wanted, chosen, say)
     except BaseException:
         down(home)

@@ -19,10 +19,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
-from reca_core.contracts.errors import BadInput
+from reca_core.contracts.errors import BadInput, StageFailed
 from tasks.processes import ChildKilled
 
 ATTEMPTS_VARIABLE = "RECA_STAGE_ATTEMPTS"
+RUN_ATTEMPTS_VARIABLE = "RECA_RUN_ATTEMPTS"
 RETRY_DELAYS_SECONDS = [10.0, 60.0]
 """Before the second and the third attempt; the last one repeats."""
 RETRIED = (ChildKilled, ConnectionError)
@@ -33,10 +34,30 @@ R = TypeVar("R")
 
 def attempts(environment: Mapping[str, str] | None = None) -> int:
     """How often a stage may be started. Raises BadInput for anything but a whole number above 0."""
-    text = (os.environ if environment is None else environment).get(ATTEMPTS_VARIABLE, "1")
+    return _whole_number(ATTEMPTS_VARIABLE, "1", os.environ if environment is None else environment)
+
+
+def _whole_number(variable: str, default: str, environment: Mapping[str, str]) -> int:
+    text = environment.get(variable, default)
     if not text.isdigit() or int(text) < 1:
-        raise BadInput(f"{text!r} is not a whole number above 0", field=ATTEMPTS_VARIABLE, remedy="set it to 3, say")
+        raise BadInput(f"{text!r} is not a whole number above 0", field=variable, remedy="set it to 3, say")
     return int(text)
+
+
+def check_run_attempts(begun: int, environment: Mapping[str, str]) -> None:
+    """Raises StageFailed for a flow run that was begun more often than RECA_RUN_ATTEMPTS allows.
+
+    A crashed run is put back in the queue by an automation, which cannot count. Failed, unlike crashed, is final.
+    """
+    if RUN_ATTEMPTS_VARIABLE not in environment:
+        return
+    allowed = _whole_number(RUN_ATTEMPTS_VARIABLE, "1", environment)
+    if begun > allowed:
+        raise StageFailed(
+            f"this run was begun {begun} times and crashed every time; {allowed} are allowed",
+            field=RUN_ATTEMPTS_VARIABLE,
+            remedy="read its log and those of its stages; Retry or the same command goes on from the last checkpoint",
+        )
 
 
 def may_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -15,6 +15,7 @@ from prefect.utilities.urls import url_for
 
 from reca_core.contracts.base import Config, Record
 from tasks import tracking
+from tasks.policies import check_run_attempts
 from tasks.progress import SERVER_TROUBLE, run_logger
 from tasks.provenance import current_provenance
 from tasks.tracking import TrackedRun
@@ -34,7 +35,11 @@ class RunContext(Record):
 
 @contextmanager
 def pipeline_run(flow: str) -> Iterator[RunContext]:
-    """The parent run of the Prefect flow run that is going on; the same one again when that is resumed."""
+    """The parent run of the Prefect flow run that is going on; the same one again when that is resumed.
+
+    Raises StageFailed where it was resumed too often.
+    """
+    check_run_attempts(int(prefect_run.run_count or 1), os.environ)
     flow_run_id = str(prefect_run.id or uuid.uuid4())
     prefect_url = page()
     tags = {"flow": flow, "prefect_url": prefect_url, "git_commit": current_provenance().git_commit}
