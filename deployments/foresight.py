@@ -38,7 +38,7 @@ from reca_core.contracts.requests import (
 )
 from tasks import plan
 from tasks.home import benchmark_data
-from tasks.judge import answers_fault
+from tasks.judge import answers_fault, unanswered
 from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
@@ -209,7 +209,8 @@ class Foresight:
         directory = Path(request.output_directory)
         done = read_result(RunDirectory(directory), JudgeResult)
         begun = (directory / "transcript.jsonl").exists()
-        state = REUSED if done and not answers_fault(directory, done) else RESUMED if begun else TO_DO
+        whole = done is not None and not answers_fault(directory, done) and not unanswered(done)
+        state = REUSED if whole else RESUMED if begun else TO_DO
         return state, str(directory)
 
     def _sample_request(self, opened: Benchmark, model: ResolvedModel) -> SampleRequest:

@@ -25,10 +25,10 @@ from evaluation.records import CollectRequest, CollectResult
 from evaluation.registry import open_benchmark
 from evaluation.subjects import SAMPLES_FILE, undecodable
 from reca_core.contracts.errors import BadInput
-from reca_core.contracts.files import atomic_write_bytes, atomic_write_text, run_lock, write_json
+from reca_core.contracts.files import atomic_write_bytes, atomic_write_text, write_json
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.home import RunDirectory
-from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
+from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests, turn
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import Sample, UnmadeSample
 
@@ -66,7 +66,7 @@ def main(request: CollectRequest) -> CollectResult:
         stop.
     """
     directory = RunDirectory(Path(request.output_directory))
-    with stop_requests() as stop, run_lock(directory.lock):
+    with stop_requests() as stop, turn(directory.lock, stop):
         return _collect(request, directory, stop)
 
 

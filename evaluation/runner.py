@@ -2,8 +2,9 @@
 
 ``answers/<hash>/``: ``transcript.jsonl`` (one line per ask, written as replies come), ``judgments.jsonl`` and
 ``parity_judgments.jsonl`` (one line per expected picture), ``scores.json`` (both arithmetics), ``DONE.json`` last. The
-directory has one writer at a time. A benchmark is asked for its questions again and again with what is known until it
-has none; what a transcript already answers is not asked again.
+directory has one writer at a time; a second process waits for the first and finds its result. A benchmark is asked for
+its questions again and again with what is known until it has none; what a transcript already answers is not asked
+again.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from evaluation.registry import open_benchmark, open_judge
 from evaluation.subjects import SAMPLES_FILE, Subject, read_prompts, read_subjects, why_not
 from evaluation.transcript import Transcript, asks_again
 from reca_core.contracts.errors import BadInput, StageFailed
-from reca_core.contracts.files import atomic_write_text, remove_leftovers, run_lock, write_json
+from reca_core.contracts.files import atomic_write_text, remove_leftovers, write_json
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.home import RunDirectory
-from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
+from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests, turn
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import Prompt
 
@@ -61,7 +62,7 @@ def main(request: JudgeRequest) -> JudgeResult:
         StageFailed where the judge cannot go on; Interrupted when asked to stop. What was answered is kept.
     """
     directory = RunDirectory(Path(request.output_directory))
-    with stop_requests() as stop, run_lock(directory.lock):
+    with stop_requests() as stop, turn(directory.lock, stop):
         remove_leftovers(directory.path)
         if (finished := _finished(directory)) is not None:
             log.info("already judged: %s", directory.path)
@@ -129,7 +130,8 @@ class _Judging:
         if not open_questions:
             fresh = self.benchmark.questions(subject.prompt, subject.sample, known)
             open_questions = [question for question in fresh if question.key not in known]
-        return [subject.task(subject.sample, question) for question in open_questions]
+        asked = {key: len(item.replies) for key, item in known.items()}
+        return [subject.task(subject.sample, item, asked.get(item.key, 0)) for item in open_questions]
 
     def _conclude(self) -> JudgeResult:
         judgments = {arithmetic: self._judgments(arithmetic) for arithmetic in ARITHMETICS}

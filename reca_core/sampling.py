@@ -28,12 +28,11 @@ from reca_core.contracts.files import (
     atomic_write_text,
     read_jsonl,
     remove_leftovers,
-    run_lock,
     write_json,
 )
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.home import RunDirectory
-from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
+from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests, turn
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import Prompt, Sample, SampleResult, UnmadeSample
 from reca_core.contracts.requests import SampleRequest
@@ -83,7 +82,7 @@ class Made:
 def main(request: SampleRequest) -> None:
     """Make the samples that are asked for. Raises RecaError of the kind that fits."""
     directory = RunDirectory(Path(request.output_directory))
-    with stop_requests() as stop, run_lock(directory.lock):
+    with stop_requests() as stop, turn(directory.lock, stop):
         remove_leftovers(directory.path)
         if directory.done.exists():
             log.info("%s is done already", directory.path)

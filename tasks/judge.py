@@ -73,17 +73,23 @@ def _run(name: str, request: JudgeRequest) -> Finished[JudgeResult]:
         directory=directory,
         result=JudgeResult,
         fault=lambda result: answers_fault(directory.path, result),
+        unfinished=unanswered,
     )
     return run_or_reuse(stage)
 
 
 def answers_fault(directory: Path, result: JudgeResult) -> str:
-    """Why finished answers cannot be used, or are worth asking for again; empty where neither is so."""
+    """Why finished answers cannot be used; empty where they can."""
     rows = sum(1 for _ in read_jsonl(directory / JUDGMENTS_FILE))
     if rows != result.judged + result.unscored:
         return f"{rows} judgments are listed, {result.judged + result.unscored} were made"
     if not (directory / SCORES_FILE).is_file():
         return f"{directory / SCORES_FILE} is missing"
+    return ""
+
+
+def unanswered(result: JudgeResult) -> str:
+    """Why asking again may bring more; empty where all was answered. Until then those pictures are unscored."""
     return f"the judge did not answer for {result.outages} pictures" if result.outages else ""
 
 

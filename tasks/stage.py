@@ -7,6 +7,7 @@ says. Anything else in the directory is work to resume.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.progress import Progress
 from tasks import processes
+from tasks.accelerators import accelerator
 from tasks.progress import note, progress_sink, run_logger
 from tasks.provenance import Provenance, current_provenance, differences
 
 PROVENANCE_FILE = "provenance.json"
+UNACCELERATED = "prepare"
+"""The one command that needs no accelerator: it decodes and renders pictures."""
 
 R = TypeVar("R", bound=Record)
 
@@ -45,6 +49,8 @@ class Stage(Generic[R]):
     """Class of DONE.json."""
     fault: Callable[[R], str]
     """Says what is wrong with what a result points to; empty where nothing is."""
+    unfinished: Callable[[R], str] = lambda result: ""
+    """Says why a result that holds is worth another attempt; empty where it is not. Asked before, never after one."""
     always: bool = False
     """True where only the child can tell whether the result still holds (the source may have changed)."""
     observe: Callable[[Progress], None] | None = None
@@ -69,10 +75,12 @@ def run_or_reuse(stage: Stage[R]) -> Finished[R]:
     """
     began = time.monotonic()
     found = None if stage.always else read_done(stage)
-    if found is not None:
+    rest = stage.unfinished(found) if found is not None else ""
+    if found is not None and not rest:
         note(f"{stage.name}: already done in {stage.directory.path}")
         return Finished(found, True, time.monotonic() - began)
-    stage.directory.done.unlink(missing_ok=True)
+    if rest:
+        note(f"{stage.name}: begun again: {rest}")
     _write_request(stage)
     _run(stage)
     result = read_done(stage)
@@ -125,4 +133,5 @@ def _run(stage: Stage[R]) -> None:
             stage.observe(progress)
 
     command = processes.module_command(stage.module, stage.command, str(directory.request))
-    processes.run_child(command, directory.log, run_logger().info, on_progress)
+    with contextlib.nullcontext() if stage.command == UNACCELERATED else accelerator():
+        processes.run_child(command, directory.log, run_logger().info, on_progress)

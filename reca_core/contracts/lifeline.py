@@ -14,20 +14,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 
-from reca_core.contracts.errors import EXIT_INTERRUPTED, StageFailed
+from reca_core.contracts.errors import EXIT_INTERRUPTED, RunLocked, StageFailed
+from reca_core.contracts.files import run_lock
+
+log = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "RECA_PARENT_PID"
 """Environment variable in which a starter tells its child who the parent is."""
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
+TURN_SECONDS = 1.0
+"""How often a process that waits for another looks whether it is asked to stop."""
 WATCH_SECONDS = 1.0
 """How often the watcher looks where the kernel offers no signal."""
 ORPHAN_EXIT = 128 + signal.SIGKILL
@@ -60,6 +67,28 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def turn(lock: Path, stop: StopRequest) -> Iterator[None]:
+    """Hold ``run_lock`` for the block, waiting as long as another process works there: its result will be ours too.
+
+    Raises Interrupted when asked to stop while waiting.
+    """
+    waiting = False
+    while True:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(run_lock(lock, TURN_SECONDS))
+            except RunLocked as error:
+                if not waiting:
+                    log.info("%s: %s; waiting for its result", error.field, error.fact)
+                waiting = True
+                if stop.requested:
+                    raise Interrupted("asked to stop while another process works here", field=error.field) from error
+                continue
+            yield
+            return
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -20,7 +21,7 @@ from evaluation.judges.shapeworld import ShapeworldJudge
 from evaluation.records import JudgeResult, Judgment, Reply, Unscored
 from evaluation.registry import BENCHMARKS, JUDGES, JudgeEntry
 from reca_core.contracts.errors import BadInput, StageFailed
-from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.files import read_jsonl, run_lock
 from reca_core.contracts.lifeline import child_environment
 from reca_core.contracts.progress import parse_progress
 from tests.evaluation.drawn import ASK_LOG, draw_samples, request_for
@@ -51,13 +52,13 @@ def undisturbed(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return output
 
 
-def start(samples: Path, output: Path, ask_log: Path) -> subprocess.Popen[bytes]:
+def start(samples: Path, output: Path, ask_log: Path, errors: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     output.mkdir(parents=True, exist_ok=True)
     request = output / "request.json"
     request.write_text(request_for(samples, output).model_dump_json())
     environment = child_environment({**os.environ, ASK_LOG: str(ask_log), "OMP_NUM_THREADS": "1"})
     command = [sys.executable, "-c", SLOW_LAUNCH, "judge", str(request)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors)
 
 
 def lines_of(path: Path) -> int:
@@ -97,6 +98,35 @@ def test_killed_three_times_it_ends_with_the_same_bytes_and_nothing_asked_twice(
     assert set(asked) == {f"{prompt} {seed} {key}" for prompt, seed, key in written}
     lost_between_reply_and_line = len(asked) - len(written)
     assert lost_between_reply_and_line <= kills
+
+
+def test_two_processes_that_start_the_same_judging_at_once_ask_nothing_twice_and_both_end_well(
+    samples: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output, ask_log = tmp_path / "answers", tmp_path / "asked.txt"
+    both = [start(samples, output, ask_log) for _ in range(2)]
+    for child in both:
+        child.communicate(timeout=DEADLINE_SECONDS)
+    assert [child.returncode for child in both] == [0, 0]
+    for name in ("scores.json", "judgments.jsonl", "parity_judgments.jsonl"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    asked = ask_log.read_text().split("\n")[:-1]
+    assert len(asked) == len(set(asked)) == len(transcript(output))
+
+
+def test_one_that_waits_for_another_says_so_and_can_be_stopped(samples: Path, tmp_path: Path) -> None:
+    output, said = tmp_path / "answers", tmp_path / "said.txt"
+    with run_lock(output / "lock"), said.open("wb") as stream:
+        child = start(samples, output, tmp_path / "asked.txt", stream)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while "waiting for its result" not in said.read_text():
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.05)
+        assert f"process {os.getpid()} is working here" in said.read_text()
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=DEADLINE_SECONDS)
+    assert child.returncode == 130
+    assert not (output / "transcript.jsonl").exists()
 
 
 def transcript(output: Path) -> list[dict]:

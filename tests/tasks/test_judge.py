@@ -8,7 +8,7 @@ from evaluation.records import JudgeResult, Judgment, Scored, Unscored
 from reca_core.contracts.files import append_jsonl
 from reca_core.contracts.records import Prompt, Sample
 from tasks.compare import metrics
-from tasks.judge import answers_fault, per_prompt_table, reasons, shown_pictures
+from tasks.judge import answers_fault, per_prompt_table, reasons, shown_pictures, unanswered
 from tasks.sample import samples_fault
 from tests.tasks.rig import compared, judged, registered
 
@@ -49,13 +49,15 @@ def result(judged_pictures: int, unscored: int, outages: int = 0) -> JudgeResult
     )
 
 
-def test_answers_that_lost_rows_or_wait_for_a_judge_are_not_reused(tmp_path: Path) -> None:
+def test_answers_that_lost_rows_are_not_used_and_those_that_wait_for_a_judge_are_completed(tmp_path: Path) -> None:
     append_jsonl(tmp_path / "judgments.jsonl", [item.model_dump() for item in JUDGMENTS])
     assert "scores.json" in answers_fault(tmp_path, result(5, 1))
     (tmp_path / "scores.json").write_text("{}")
     assert answers_fault(tmp_path, result(5, 1)) == ""
     assert "6 judgments" in answers_fault(tmp_path, result(6, 1))
-    assert "did not answer" in answers_fault(tmp_path, result(5, 1, outages=1))
+    assert answers_fault(tmp_path, result(5, 1, outages=1)) == ""
+    assert "did not answer for 1" in unanswered(result(5, 1, outages=1))
+    assert unanswered(result(5, 1)) == ""
     assert reasons(tmp_path) == ["1 x cannot be decoded"]
 
 

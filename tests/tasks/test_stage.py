@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_what_is_done_and_intact_is_found_without_starting_anything(done: Stage[
     found = run_or_reuse(done)
     assert found.reused
     assert done.directory.log.read_text() == log
+
+
+def test_a_result_that_is_worth_another_attempt_is_made_again_and_taken_as_it_then_is(
+    done: Stage[PreparedData],
+) -> None:
+    wanting = replace(done, unfinished=lambda result: "two replies are missing")
+    again = run_or_reuse(wanting)
+    assert not again.reused
+    assert again.result == run_or_reuse(done).result
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"digest": "x"}', "[1]"])
