@@ -264,7 +264,8 @@ def test_drawing_traces(case: Bench) -> None:
     settings, rounds = case.config["sample"], list[sampler.Round]()
     layout, tokens = DrawingLayout(case.special, case.max_text), case.codes.shape[1]
     blank = torch.full((len(case.texts("sample")), tokens), case.special.mask)
-    sides = [case.opened(layout, texts, blank) for texts in (case.texts("sample"), [[] for _ in blank])]
+    empty: list[list[int]] = [[] for _ in blank]
+    sides = [case.opened(layout, texts, blank) for texts in (case.texts("sample"), empty)]
     case.expected.agree("sample.cond_ids", sides[0][0])
     case.expected.agree("sample.uncond_ids", sides[1][0])
     case.expected.agree("sample.attn_allowed", torch.cat([allowed for _, allowed in sides]))

@@ -116,9 +116,9 @@ class ClipLayout:
     system: Sequence[int] = ()
 
     def openings(self, texts: Sequence[Sequence[int]]) -> Int[Tensor, "batch opening"]:
-        """[B, P + M]; three special tokens and the text share the M places, so at most M - 4 ids of a text."""
+        """[B, P + M]; five special tokens and the text share the M places, so at most M - 5 ids of a text."""
         ids = self.special
-        rows = [[ids.eoi, ids.bos, *text[: self.max_text - 4], ids.eos] for text in texts]
+        rows = [[ids.eoi, ids.bos, *text[: self.max_text - 5], ids.eos] for text in texts]
         before = torch.tensor([[ids.mmu, ids.soi, *self._picture]]).repeat(len(rows), 1)
         return torch.cat([before, padded_right(rows, self.max_text - 2, ids.pad)], dim=1)
 
