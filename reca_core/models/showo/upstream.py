@@ -25,7 +25,7 @@ from transformers import CLIPVisionConfig, PhiConfig
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.models import directory as common
 from reca_core.models.showo import chat, checkpoint
-from reca_core.models.showo.configuration import ShowoConfiguration
+from reca_core.models.showo.configuration import DrawingPlan, ShowoConfiguration
 from reca_core.models.showo.magvit import MagvitConfiguration
 from reca_core.models.showo.network import ShowoSizes
 from reca_core.models.state import read_state
@@ -78,6 +78,7 @@ def read(directory: Path) -> Found:
         side=math.isqrt(tokens) * magvit.downsampling,
         text_vocabulary=int(_setting(settings, "llm_vocab_size", directory)),
         system_prompt=chat.SYSTEM_PROMPT if with_clip else "",
+        drawing=DrawingPlan(min(DrawingPlan().rounds, tokens)),
     )
     configuration.check(where)
     return Found(configuration, checkpoint.from_upstream(parts), language)
