@@ -29,7 +29,7 @@ def generate(options: Namespace, context: Context) -> int:
     """Draw every prompt with every seed."""
     seeds = read_seeds(options.seeds)
     texts = [*options.prompt, *(read_texts(context.path(options.prompts)) if options.prompts else [])]
-    if not texts:
+    if not texts or not all(text.strip() for text in texts):
         raise BadInput("nothing to draw", field="--prompt", remedy='--prompt "a red circle", or --prompts FILE.jsonl')
     prompts = [
         Prompt(
@@ -77,6 +77,8 @@ def describe(options: Namespace, context: Context) -> int:
     image = context.path(options.image)
     if not image.is_file():
         raise BadInput("there is no such file", field="--image", remedy=f"check {image}")
+    if not options.question.strip():
+        raise BadInput("is empty", field="--question", remedy="leave the option out, or ask something")
     prompt = Prompt(prompt_id="00000", text=options.question, source_image=str(image), seeds=[0], outputs=["00000.txt"])
     made = Sampler(options.model, options.sets, context).make("describe", [prompt], None)
     reply = made.samples[0].reply if made.samples else ""

@@ -21,7 +21,7 @@ def score(options: Namespace, context: Context) -> int:
     unscored = sum(item["unscored"] is not None for run in runs(result) for item in run["items"])
     exit_code = EXIT_INCOMPLETE if unscored else EXIT_DONE
     if unscored:
-        context.terminal.note(f"{unscored} items could not be scored; each says why under unscored")
+        context.terminal.note(f"{unscored} of the items could not be scored; each says why under unscored")
     if options.output == STANDARD_OUTPUT:
         context.terminal.write(result_bytes(result))
         return exit_code
