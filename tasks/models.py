@@ -23,7 +23,9 @@ from tasks.home import current_home
 FIELD = "model.source"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-"""What a checkpoint in transformers layout consists of; weights in pickles are not fetched."""
+"""What a checkpoint consists of, weights in safetensors."""
+HUB_PICKLES = ["*.bin", "*.pth", "*.ckpt"]
+"""Weights of repositories that publish no safetensors; the loaders read them with ``weights_only=True``."""
 HUB_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
 
 
@@ -103,13 +105,16 @@ def _fetch(choice: ModelChoice, home: Home) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     theirs = any(os.environ.get(name) for name in HUB_CACHE_VARIABLES)
+    cache = None if theirs else home.cache / "hub"
+
+    def fetched(patterns: list[str]) -> Path:
+        revision = choice.revision or None
+        return Path(snapshot_download(choice.source, revision=revision, cache_dir=cache, allow_patterns=patterns))
+
     try:
-        snapshot = snapshot_download(
-            choice.source,
-            revision=choice.revision or None,
-            cache_dir=None if theirs else home.cache / "hub",
-            allow_patterns=HUB_FILES,
-        )
+        snapshot = fetched(HUB_FILES)
+        if not any(snapshot.rglob("*.safetensors")):
+            snapshot = fetched(HUB_FILES + HUB_PICKLES)
     except HFValidationError as error:
         raise BadInput(f"{choice.source!r} cannot be a hub id", field=FIELD, remedy="OWNER/NAME") from error
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
@@ -118,4 +123,4 @@ def _fetch(choice: ModelChoice, home: Home) -> Path:
             field=FIELD,
             remedy="check the id, the revision and the network, or name a directory that holds the checkpoint",
         ) from error
-    return Path(snapshot)
+    return snapshot
