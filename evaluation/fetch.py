@@ -21,6 +21,7 @@ from evaluation.benchmarks.data import DATA_FIELD, git_blob
 from evaluation.download import Hosts, get_bytes
 from evaluation.fetch_pictures import fetch_pictures, pictures_fault
 from evaluation.pins import PICTURES, Origin, files_of
+from evaluation.registry import card
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.files import atomic_write_bytes, run_lock
 
@@ -49,9 +50,16 @@ def fetch(
         pictures: whether the source pictures of the editing benchmarks are wanted too.
         report: told one line per file that is fetched.
     Returns: the folder to read from, which holds ``<benchmark>/...``.
-    Raises: PrerequisiteMissing naming the file, expected and found hash, and the command; BadInput for no benchmark.
+    Raises: PrerequisiteMissing naming the file, expected and found hash, and the command, or for a benchmark whose
+        origin is not pinned here; BadInput for no benchmark.
     """
     pins = list(files_of(benchmark))
+    if not pins and benchmark not in PICTURES:
+        raise PrerequisiteMissing(
+            f"no pinned origin of {benchmark} is known here",
+            field="BENCHMARK",
+            remedy=f"get it from {card(benchmark).data_origin} and name the folder with --benchmark-data DIR",
+        )
     if local is not None:
         check(benchmark, local, pictures=pictures)
         return local

@@ -53,9 +53,9 @@ class Subject:
         """prompt_id and seed."""
         return self.prompt.prompt_id, self.seed
 
-    def task(self, sample: Sample, question: Question) -> JudgeTask:
-        """A question about this picture."""
-        return JudgeTask(self.prompt, sample, self.picture, self.source, question)
+    def task(self, sample: Sample, question: Question, ask: int = 0) -> JudgeTask:
+        """A question about this picture, asked ``ask`` times before."""
+        return JudgeTask(self.prompt, sample, self.picture, self.source, question, ask)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

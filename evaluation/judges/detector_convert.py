@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.judges.detector_label import PUBLISHED_NAME
 from evaluation.judges.weights import load_pickle
 from reca_core.contracts.errors import CheckpointRefused
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
-PUBLISHED_NAME = "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756"
-PUBLISHED_SHA256_PREFIX = "743b7d99"
-"""mmdetection puts the first digits of a file's SHA-256 into its name."""
-CONVERSION_LABEL = "converted from mmdetection; not yet run on the original file"
-CHECKED_LABEL = "converted from mmdetection; original file and known photographs checked"
 CHANNELS = 3
 PATCH = 4
 MLP_RATIO = 4

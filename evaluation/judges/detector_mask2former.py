@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from evaluation.judges.detector import DetectionJudge, check_benchmark, colour_settings, object_names, open_colours
-from evaluation.judges.detector_convert import PUBLISHED_NAME, PUBLISHED_SHA256_PREFIX, load_original
+from evaluation.judges.detector_convert import load_original
+from evaluation.judges.detector_label import PUBLISHED_NAME, PUBLISHED_SHA256_PREFIX, conversion_label
 from evaluation.judges.detector_masks import Detection, PackedMask
-from evaluation.judges.detector_sanity import conversion_label, gate
+from evaluation.judges.detector_sanity import gate
 from evaluation.judges.devices import pick_device
 from evaluation.judges.opening import JudgePlace, check_weights
 from evaluation.judges.weights import local_folder

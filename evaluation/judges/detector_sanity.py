@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.judges.detector_convert import CHECKED_LABEL, CONVERSION_LABEL, PUBLISHED_SHA256_PREFIX
+from evaluation.judges.detector_label import MARKS, PUBLISHED_SHA256_PREFIX
 from evaluation.judges.detector_masks import Detector
 from evaluation.judges.detector_pictures import upright
 from reca_core.contracts.errors import StageFailed
@@ -23,7 +23,6 @@ from reca_core.contracts.hashing import sha256_file
 FOLDER = Path(__file__).with_name("sanity")
 COUNTED_SCORE = 0.3
 """As in GenEval's rules."""
-MARKS = "detectors"
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,6 @@ def gate(detector: Detector, name: str) -> None:
             field="judge.weights",
             remedy="other weights, or --set judge.device=cpu if they are right",
         )
-
-
-def conversion_label(cache: Path, sha256: str) -> str:
-    """What results say about weights converted from mmdetection."""
-    return CHECKED_LABEL if (cache / MARKS / f"{sha256}.json").is_file() else CONVERSION_LABEL
 
 
 def check_original(path: Path, cache: Path, device: str) -> Sequence[str]:

@@ -6,6 +6,7 @@ strike each time, and counts as an outage after ``attempts`` of them, so that on
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -73,6 +74,7 @@ class WorkerProcess:
         self._timeout = timeout_seconds
         self._attempts = attempts
         self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.end)
         self._folder = Path()
         self._file = 0
         self.ready: dict[str, Any] = {}

@@ -15,11 +15,12 @@ from evaluation.benchmarks.geneval.verdict import keep
 from evaluation.judges import detector_mask2former as mask2former
 from evaluation.judges import detector_sanity
 from evaluation.judges.detector import NO_COLOURS, DetectionJudge
-from evaluation.judges.detector_convert import CHECKED_LABEL, CONVERSION_LABEL, build
+from evaluation.judges.detector_convert import build
+from evaluation.judges.detector_label import CHECKED_LABEL, CONVERSION_LABEL, conversion_label
 from evaluation.judges.detector_mask2former import DetectorJudge, Mask2FormerDetector, padded_size, resized_size
 from evaluation.judges.detector_masks import Detection, MaskMemory, PackedMask
 from evaluation.judges.detector_pictures import PictureReader, upright
-from evaluation.judges.detector_sanity import PHOTOGRAPHS, check_original, conversion_label, gate
+from evaluation.judges.detector_sanity import PHOTOGRAPHS, check_original, gate
 from evaluation.records import Finding, JudgeIdentity, Question, Reply
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
 from reca_core.contracts.judging import JudgeSettings

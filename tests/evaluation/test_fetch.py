@@ -174,6 +174,14 @@ def test_an_unknown_benchmark_names_the_known_ones(tmp_path: Path) -> None:
         fetch("imagenet", tmp_path)
 
 
+def test_a_benchmark_without_a_pinned_origin_says_where_it_comes_from(tmp_path: Path) -> None:
+    unpinned = [name for name in BENCHMARKS if not card(name).files]
+    for name in unpinned:
+        with pytest.raises(PrerequisiteMissing, match="no pinned origin") as error:
+            fetch(name, tmp_path)
+        assert card(name).data_origin in str(error.value)
+
+
 def test_every_file_of_every_card_has_an_origin() -> None:
     for name in BENCHMARKS:
         pinned = {pin.path for pin, _ in files_of(name)}

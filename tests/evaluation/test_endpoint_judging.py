@@ -1,0 +1,195 @@
+"""A whole judging through an address that misbehaves: outages lower no score, nothing is paid for twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation import runner
+from evaluation.benchmark import PromptPlan
+from evaluation.judges import endpoint as endpoints
+from evaluation.judges.opening import JudgePlace
+from evaluation.judges.selection import open_chosen
+from evaluation.judges.vlm_endpoint import KEY_VARIABLE
+from evaluation.prompt_files import write_prompt_files
+from evaluation.records import JudgeRequest, JudgeResult
+from evaluation.registry import numerics_version, open_benchmark
+from reca_core.contracts.errors import StageFailed
+from reca_core.contracts.files import append_jsonl, read_jsonl
+from reca_core.contracts.hashing import sha256_file
+from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.records import Sample
+from tests.evaluation.judging import save_picture
+from tests.evaluation.serving import Request, Served, served
+
+PLAN = PromptPlan(prompts_per_tag=1, pictures_per_prompt=1, first_seed=1000)
+Words = Callable[[str], str]
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "k")
+    monkeypatch.setattr(endpoints, "FIRST_PAUSE_SECONDS", 0.01)
+
+
+class Judging:
+    """One samples directory of edits in the rendered world, judged in words through an address."""
+
+    def __init__(self, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.name, self.monkeypatch = folder, name, monkeypatch
+        self.samples, self.output = folder / "samples", folder / "answers"
+        benchmark = open_benchmark(f"{name}.shapeworld", PLAN, None)
+        write_prompt_files(self.samples, benchmark)
+        rows = []
+        for number, prompt in enumerate(benchmark.prompts()):
+            path = save_picture(self.samples / prompt.outputs[0], f"#0000{16 + number:02x}")
+            given = {"prompt_id": prompt.prompt_id, "seed": prompt.seeds[0], "text": prompt.text}
+            rows.append(Sample(**given, image_path=prompt.outputs[0], sha256=sha256_file(path)))
+        self.count = len(rows)
+        append_jsonl(self.samples / "samples.jsonl", [row.model_dump() for row in rows])
+
+    def run(self, server: Served, **settings: Any) -> JudgeResult:
+        given = {"judge": "openai", "url": f"{server.url}/v1", "model": "m", "attempts": 2, "concurrency": 2}
+        chosen = JudgeSettings.model_validate({**given, "date": "2026-01-02", "timeout_seconds": 5, **settings})
+        place = JudgePlace(self.name, self.output, self.folder / "cache")
+        self.monkeypatch.setattr(runner, "open_judge", lambda benchmark_id: open_chosen(place, chosen))
+        benchmark_id = f"{self.name}.shapeworld"
+        request = JudgeRequest(
+            benchmark=benchmark_id,
+            prompts_sha256=sha256_file(self.samples / "prompts.jsonl"),
+            samples_sha256=sha256_file(self.samples / "samples.jsonl"),
+            prompts_per_tag=PLAN.prompts_per_tag,
+            pictures_per_prompt=PLAN.pictures_per_prompt,
+            first_seed=PLAN.first_seed,
+            resamples=200,
+            numerics_version=numerics_version(benchmark_id),
+            prompts_file=str(self.samples / "prompts.jsonl"),
+            samples_directory=str(self.samples),
+            output_directory=str(self.output),
+        )
+        return runner.main(request)
+
+    def transcript(self) -> list[dict[str, Any]]:
+        return list(read_jsonl(self.output / "transcript.jsonl"))
+
+
+@pytest.fixture
+def imgedit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judging:
+    return Judging(tmp_path, "imgedit", monkeypatch)
+
+
+def answering(words: Words) -> Callable[[Request], None]:
+    """Answers each question with what ``words`` makes of its text."""
+
+    def handle(request: Request) -> None:
+        parts = json.loads(request.content)["messages"][0]["content"]
+        text = next(part["text"] for part in parts if part["type"] == "text")
+        message = {"role": "assistant", "content": words(text)}
+        answer = {"model": "m", "choices": [{"index": 0, "message": message}]}
+        request.reply(200, json.dumps(answer).encode())
+
+    return handle
+
+
+def marks(value: int) -> Words:
+    """The same mark under each of the labels that the text asks for."""
+    from evaluation.benchmarks.imgedit.ratings import LABELS
+
+    def words(text: str) -> str:
+        asked = next(labels for labels in LABELS.values() if all(label in text for label in labels))
+        return "\n".join(f"{label}: {value}" for label in asked)
+
+    return words
+
+
+def test_a_faithful_judge_scores_everything_once(imgedit: Judging) -> None:
+    with served(answering(marks(4))) as server:
+        result = imgedit.run(server)
+        assert (result.judged, result.unscored) == (imgedit.count, 0)
+        assert result.tables["corrected"].rows["overall_micro"].value == 4.0
+        assert len(server.paths) == imgedit.count
+        identity = result.tables["corrected"].judge
+        assert (identity.model, identity.settings["date"]) == ("m", "2026-01-02")
+
+
+def test_the_same_judging_elsewhere_costs_nothing(imgedit: Judging) -> None:
+    with served(answering(marks(4))) as server:
+        first = imgedit.run(server)
+        imgedit.output = imgedit.folder / "answers again"
+        second = imgedit.run(server)
+        assert second.tables == first.tables
+        assert len(server.paths) == imgedit.count
+
+
+def test_an_outage_is_unscored_lowers_nothing_and_is_asked_again(imgedit: Judging) -> None:
+    faithful, calls = answering(marks(4)), [0]
+
+    def every_second(request: Request) -> None:
+        text = json.loads(request.content)["messages"][0]["content"][0]["text"]
+        broken = len(text) % 2 == 0
+        calls[0] += broken
+        request.reply(500, b"{}") if broken else faithful(request)
+
+    with served(every_second) as server:
+        result = imgedit.run(server)
+    assert calls[0] > 0
+    assert result.outages == result.unscored == calls[0] // 2
+    row = result.tables["corrected"].rows["overall_micro"]
+    assert (row.value, row.n_scored, row.n_expected) == (4.0, imgedit.count - result.unscored, imgedit.count)
+    with served(faithful) as server:
+        again = imgedit.run(server)
+        assert len(server.paths) == result.unscored
+    assert (again.judged, again.unscored) == (imgedit.count, 0)
+
+
+def test_no_permission_half_way_keeps_what_was_answered(imgedit: Judging) -> None:
+    faithful, count = answering(marks(4)), [0]
+
+    def handle(request: Request) -> None:
+        count[0] += 1
+        faithful(request) if count[0] <= 3 else request.reply(401, b'{"error": {"message": "expired"}}')
+
+    with served(handle) as server, pytest.raises(StageFailed, match="no permission"):
+        imgedit.run(server, concurrency=1)
+    assert not (imgedit.output / "DONE.json").exists()
+    with served(faithful) as server:
+        assert imgedit.run(server, concurrency=1).judged == imgedit.count
+        assert len(server.paths) == imgedit.count - 3
+
+
+def test_an_unreadable_reply_is_asked_for_again_and_not_served_from_the_kept_ones(imgedit: Judging) -> None:
+    """ImgEdit asks three times; parity reads the first reply, corrected the last."""
+    asked: dict[str, int] = {}
+
+    def words(text: str) -> str:
+        asked[text] = asked.get(text, 0) + 1
+        return "I like it" if asked[text] < 3 else marks(5)(text)
+
+    with served(answering(words)) as server:
+        result = imgedit.run(server)
+    assert set(asked.values()) == {3}
+    assert result.tables["corrected"].rows["overall_micro"].value == 5.0
+    assert result.tables["parity"].rows["overall_micro"].n_scored == 0
+    assert {row["ask"] for row in imgedit.transcript()} == {0, 1, 2}
+
+
+def test_refusals_are_unscored(imgedit: Judging) -> None:
+    with served(answering(lambda text: "I'm sorry, I can't help with that.")) as server:
+        result = imgedit.run(server)
+    assert (result.judged, result.unscored, result.outages) == (0, imgedit.count, 0)
+    assert result.tables["corrected"].rows["overall_micro"].value is None
+
+
+def test_gedit_asks_two_calls_per_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gedit = Judging(tmp_path, "gedit", monkeypatch)
+    with served(answering(lambda text: '{"score": [9, 4], "reasoning": "fine"}')) as server:
+        result = gedit.run(server)
+        pictures = [body.count(b"image_url") // 2 for body in server.bodies]
+    assert result.judged == gedit.count
+    assert sorted(pictures) == [1] * gedit.count + [2] * gedit.count
+    names = [name for name in result.tables["corrected"].rows if name.endswith("O")]
+    assert {result.tables["corrected"].rows[name].value for name in names} <= {4.0, None}
