@@ -25,7 +25,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import KeyedDraws, picture_stream
 from reca_core.models import directory as common
-from reca_core.models.grouping import in_order_by_length
+from reca_core.models.grouping import filled_rows, in_order_by_length
 from reca_core.models.harmon import directory as layout
 from reca_core.models.harmon import sampler, smallest
 from reca_core.models.harmon.chat import Turns, answer_logits, embed_rows, labels
@@ -160,7 +160,7 @@ class Harmon(nn.Module):
         return Target(latents=rearrange(self._encode(images.target), "b m n c -> b (m n) c"))
 
     def _encode(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch m n channels"]:
-        latents = self.network.encode_pixels(sampler.filled_rows(pixels.to(self.device), MIN_PICTURES))
+        latents = self.network.encode_pixels(filled_rows(pixels.to(self.device), MIN_PICTURES))
         return latents[: len(pixels)]
 
     # ---- losses ------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class Harmon(nn.Module):
         return self.understand(self.prepare(pictures)) if pictures else None
 
     def _decode(self, latents: Float[Tensor, "batch m n channels"]) -> list[Image.Image]:
-        filled = sampler.filled_rows(latents, MIN_PICTURES)
+        filled = filled_rows(latents, MIN_PICTURES)
         return to_pictures(self.network.decode_latents(filled)[: len(latents)])
 
     @torch.no_grad()
@@ -293,7 +293,7 @@ class Harmon(nn.Module):
 
     def _answer_batch(self, rows: Sequence[_Row], max_tokens: int) -> list[str]:
         prefix = embed_rows(self.network, [row.prompt for row in rows], self._seen(rows)).embeddings
-        filled = sampler.filled_rows(prefix, sampler.MIN_ROWS)
+        filled = filled_rows(prefix, sampler.MIN_ROWS)
         replies = sampler.greedy_text(self.network, filled, end=self.turns.end, max_tokens=max_tokens)
         return [self.turns.reply(reply) for reply in replies[: len(rows)]]
 

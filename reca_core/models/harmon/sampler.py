@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
 from reca_core.draws import DrawStream
+from reca_core.models.grouping import filled_rows
 from reca_core.models.harmon.mar import masked_by_order
 from reca_core.models.harmon.network import HarmonNetwork
 from reca_core.objectives.gaussian_diffusion import DiffusionTables, ancestral_step
@@ -203,12 +204,6 @@ def greedy_text(
             break
         rows = network.embed(tokens[:, None])
     return replies
-
-
-def filled_rows(rows: Float[Tensor, "rows ..."], at_least: int) -> Float[Tensor, "filled ..."]:
-    """The last row repeated until there are ``at_least`` rows."""
-    missing = at_least - len(rows)
-    return rows if missing <= 0 else torch.cat([rows, repeat(rows[-1:], "1 ... -> n ...", n=missing)])
 
 
 def null_attention(lengths: Sequence[int], total: int) -> Int[Tensor, "rows length"]:

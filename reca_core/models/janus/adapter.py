@@ -23,7 +23,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import DrawStream, KeyedDraws, picture_stream
 from reca_core.models import directory as common
-from reca_core.models.grouping import in_order_by_length
+from reca_core.models.grouping import filled_rows, in_order_by_length
 from reca_core.models.janus import checkpoint, sampler, smallest, vq
 from reca_core.models.janus import directory as layout
 from reca_core.models.janus.chat import ChatFormat
@@ -259,7 +259,7 @@ class Janus(nn.Module):
         return self._decode(codes)
 
     def _decode(self, codes: Tensor) -> list[Image.Image]:
-        filled = sampler.fill_rows(codes, sampler.MIN_PICTURES)
+        filled = filled_rows(codes, sampler.MIN_PICTURES)
         return to_pictures(vq.decode_codes(self.network.model.vqmodel, filled)[: len(codes)])
 
     @torch.no_grad()

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from einops import rearrange, repeat
-from jaxtyping import Float, Int, Shaped
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, JanusForConditionalGeneration
+
+from reca_core.models.grouping import filled_rows
 
 MIN_ROWS = 16
 MIN_PICTURES = 2
@@ -27,12 +29,6 @@ Noise = Callable[[int], Float[Tensor, "batch codebook"]]
 """Exponential draws of one step, for every picture of the batch; called with the number of classes."""
 Observer = Callable[[Float[Tensor, "batch codebook"]], None]
 """Sees the guided logits of every step, for tests and traces."""
-
-
-def fill_rows(rows: Shaped[Tensor, "batch ..."], at_least: int) -> Shaped[Tensor, "filled ..."]:
-    """Repeat the last row until there are ``at_least`` rows."""
-    missing = at_least - len(rows)
-    return rows if missing <= 0 else torch.cat([rows, repeat(rows[-1:], "1 ... -> n ...", n=missing)])
 
 
 class CachedDecoder:
@@ -75,15 +71,15 @@ def draw_tokens(
     """Draw ``tokens`` codes after each prefix. ``null_prefix`` is read only if ``guidance_scale`` is not 1."""
     batch, guided = len(prefix), guidance_scale != 1.0
     at_least = MIN_ROWS // 2 if guided else MIN_ROWS
-    rows = fill_rows(prefix, at_least)
-    inputs = torch.cat([rows, fill_rows(null_prefix, at_least)]) if guided else rows
+    rows = filled_rows(prefix, at_least)
+    inputs = torch.cat([rows, filled_rows(null_prefix, at_least)]) if guided else rows
     decoder, drawn = CachedDecoder(network), []
     for _ in range(tokens):
         logits = guided_logits(network, decoder.feed(inputs), batch, guidance_scale)
         if observe is not None:
             observe(logits)
         drawn.append(race(logits / temperature, noise(logits.shape[-1]).to(logits.device)))
-        following = network.prepare_embeddings_for_image_generation(fill_rows(drawn[-1], at_least)[:, None])
+        following = network.prepare_embeddings_for_image_generation(filled_rows(drawn[-1], at_least)[:, None])
         inputs = (torch.cat([following, following]) if guided else following).to(prefix.dtype)
     return torch.stack(drawn, dim=1)
 
@@ -103,7 +99,7 @@ def greedy_text(
     max_tokens: int,
 ) -> list[list[int]]:
     """The likeliest continuation of every row, up to but without ``end``."""
-    batch, decoder, inputs = len(prefix), CachedDecoder(network), fill_rows(prefix, MIN_ROWS)
+    batch, decoder, inputs = len(prefix), CachedDecoder(network), filled_rows(prefix, MIN_ROWS)
     chosen: list[Tensor] = []
     running = torch.ones(batch, dtype=torch.bool, device=prefix.device)
     for _ in range(max_tokens):
