@@ -14,7 +14,6 @@ from deployments.terminal import Terminal
 from reca_core.contracts.errors import EXIT_DONE, BadInput, PrerequisiteMissing
 
 PORTS = range(1, 1 << 16)
-FORM_FLOW = "train-then-evaluate"
 
 
 def start(options: Namespace, context: Context) -> int:
@@ -65,9 +64,9 @@ def _make(home: Path) -> None:
 def _tell(stack: Stack, terminal: Terminal) -> None:
     """The three links."""
     links = {
-        "runs": f"{stack.prefect_ui}/v2/runs",
+        "runs": f"{stack.prefect_ui}/",
         "start a run": f"{stack.prefect_ui}/v2/deployments",
-        "compare": f"{stack.mlflow}/#/experiments",
+        "compare": f"{stack.mlflow}/",
     }
     for name, link in links.items():
         terminal.line(f"{name:<12} {link}")
