@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat
 
 from reca_core.contracts.base import Config, Record, unhashed
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import UnmadeSample
 from reca_core.contracts.requests import DpgFiles
 
@@ -241,6 +242,8 @@ class JudgeRequest(Config):
     """As in the evaluation plan that made the prompts."""
     first_seed: int = Field(1000, ge=0)
     """As in the evaluation plan that made the prompts."""
+    judge: JudgeSettings = JudgeSettings()
+    """Which judge answers, and how far it may go; the weights' hash is filled in."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples for the intervals."""
     numerics_version: int
@@ -251,6 +254,8 @@ class JudgeRequest(Config):
     """Absolute; holds samples.jsonl and the pictures."""
     benchmark_data: str = unhashed("")
     """Absolute folder with the benchmarks' own files; rendered worlds need none."""
+    cache: str = unhashed("")
+    """Absolute ``<home>/cache``, where judges keep what outlives one judging."""
     output_directory: str = unhashed()
     """Absolute ``answers/<request_hash>``: transcript.jsonl, judgments.jsonl, parity_judgments.jsonl, scores.json."""
 

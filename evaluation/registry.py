@@ -1,8 +1,8 @@
-"""The explicit tables of benchmarks and judges. Strings only, so nothing heavy loads in the control plane.
+"""The explicit tables of benchmarks and of their own judges. Strings only, so nothing heavy loads in the control plane.
 
 An id is ``NAME`` for the published judge or ``NAME.JUDGE`` for any other; ``geneval.shapeworld`` is GenEval's rules in
-the rendered world, read by its own judge. Adding a benchmark: one folder in ``evaluation/benchmarks``, one line here.
-Adding a judge: one file in ``evaluation/judges``, one line here, and its name at the benchmarks it judges.
+the rendered world, read by its own judge. Judges of photographs are chosen by settings, which give the id its suffix
+(evaluation/judges/selection.py). Adding a benchmark: one folder in ``evaluation/benchmarks``, one line here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmark import Benchmark, BenchmarkCard, Judge, PromptPlan
+from evaluation.judges.opening import JudgePlace
+from evaluation.judges.selection import choice_faults, judge_version, judged_id, open_chosen
 from reca_core.contracts.errors import BadInput
+from reca_core.contracts.judging import JudgeSettings
 
 FIELD = "evaluation.benchmarks"
 VERSIONS_PER_RULES = 1000
@@ -27,8 +30,8 @@ class BenchmarkEntry:
 
     rules: str
     """``package.module:Class`` with the classmethod ``open(benchmark_id, plan, data, world)``."""
-    published: str
-    """Judge behind the bare id; empty where there is none here."""
+    judge: str
+    """Judge of its own behind the bare id; empty where one is chosen by settings."""
     world: str
     """Judge behind ``NAME.shapeworld``, the benchmark's form in the rendered world; empty where it has none."""
     numerics_version: int
@@ -37,7 +40,7 @@ class BenchmarkEntry:
 
 @dataclass(frozen=True)
 class JudgeEntry:
-    """One judge."""
+    """One judge that is not chosen by settings."""
 
     judge: str
     """``package.module:Class``."""
@@ -47,6 +50,7 @@ class JudgeEntry:
 
 WORLD = "shapeworld"
 """Suffix of the rendered form of a benchmark: prompts, questions and source pictures of the rendered world."""
+PUBLISHED = "published"
 BENCHMARKS: dict[str, BenchmarkEntry] = {
     "geneval": BenchmarkEntry("evaluation.benchmarks.geneval.benchmark:GenEval", "", "shapeworld", 1),
     "dpg": BenchmarkEntry("evaluation.benchmarks.dpg.benchmark:DpgBench", "", "shapeworld", 1),
@@ -68,28 +72,58 @@ def split_id(benchmark_id: str) -> tuple[str, str]:
     return name, judge
 
 
-def judge_name(benchmark_id: str) -> str:
-    """The judge behind an id; empty where there is none here. Raises BadInput for an unknown benchmark."""
+def known_ids() -> list[str]:
+    """The ids that need no choice of a judge: every benchmark, and its rendered form where it has one."""
+    return [*BENCHMARKS, *(f"{name}.{WORLD}" for name, entry in BENCHMARKS.items() if entry.world)]
+
+
+def benchmark_faults(benchmark_id: str, settings: JudgeSettings = JudgeSettings()) -> Iterator[BadInput]:
+    """What is wrong with an id and a judge as something to evaluate; nothing where it is fine."""
     name, suffix = split_id(benchmark_id)
-    entry = _entry(name)
-    return {"": entry.published, WORLD: entry.world}.get(suffix, "")
+    if name not in BENCHMARKS or benchmark_id.endswith("."):
+        yield BadInput(f"no benchmark is called {benchmark_id!r}", field=FIELD, choices=known_ids())
+    elif WORLD in (suffix, settings.judge):
+        yield from _world_faults(name, suffix, settings)
+    elif BENCHMARKS[name].judge:
+        if suffix or settings.judge != PUBLISHED:
+            yield BadInput(f"{name} is judged by its own rule alone", field=FIELD, choices=(name, f"{name}.{WORLD}"))
+    else:
+        faults = list(choice_faults(name, settings))
+        yield from faults
+        if suffix and not faults and judged_id(name, settings) != benchmark_id:
+            yield BadInput(
+                f"{benchmark_id} names a judge that judge.judge = {settings.judge} does not give",
+                field=FIELD,
+                choices=known_ids(),
+                remedy=f"name {name} and choose the judge: --judge NAME, which gives the id its suffix",
+            )
 
 
-def judged_ids() -> list[str]:
-    """Every id that can be evaluated: a benchmark with a judge that exists here."""
-    return [
-        benchmark_id for name in BENCHMARKS for benchmark_id in (name, f"{name}.{WORLD}") if judge_name(benchmark_id)
-    ]
+def _world_faults(name: str, suffix: str, settings: JudgeSettings) -> Iterator[BadInput]:
+    if not BENCHMARKS[name].world:
+        yield BadInput(f"{name} has no form in the rendered world", field=FIELD, choices=known_ids())
+    elif suffix not in ("", WORLD) or settings.judge not in (PUBLISHED, WORLD):
+        yield BadInput(
+            f"{settings.judge} cannot judge {name}.{suffix or WORLD}",
+            field="judge.judge",
+            choices=(PUBLISHED, WORLD),
+        )
 
 
-def benchmark_faults(benchmark_id: str) -> Iterator[BadInput]:
-    """What is wrong with an id as something to evaluate; nothing where it is fine."""
-    name, judge = split_id(benchmark_id)
-    if name not in BENCHMARKS:
-        yield BadInput(f"no benchmark is called {name!r}", field=FIELD, choices=judged_ids())
-    elif not judge_name(benchmark_id):
-        missing = f"judge {judge!r}" if judge else "published judge"
-        yield BadInput(f"{name} has no {missing} here", field=FIELD, choices=judged_ids())
+def judged_as(benchmark_id: str, settings: JudgeSettings) -> str:
+    """The full id of the scores that a judge gives. Raises BadInput for what cannot be judged so."""
+    for fault in benchmark_faults(benchmark_id, settings):
+        raise fault
+    name, suffix = split_id(benchmark_id)
+    if WORLD in (suffix, settings.judge):
+        return f"{name}.{WORLD}"
+    return name if BENCHMARKS[name].judge else judged_id(name, settings)
+
+
+def _own_judge(benchmark_id: str) -> str:
+    """The judge that an id has of its own; empty where settings choose one."""
+    name, suffix = split_id(benchmark_id)
+    return _entry(name).world if suffix == WORLD else _entry(name).judge
 
 
 def _entry(name: str) -> BenchmarkEntry:
@@ -98,12 +132,12 @@ def _entry(name: str) -> BenchmarkEntry:
     return BENCHMARKS[name]
 
 
-def numerics_version(benchmark_id: str) -> int:
-    """Version of the rules and the judge behind an id, in one number. Raises BadInput for an unknown benchmark."""
+def numerics_version(benchmark_id: str, settings: JudgeSettings = JudgeSettings()) -> int:
+    """Version of the rules and the judge behind an id, in one number. Raises BadInput for what cannot be judged."""
     name, _ = split_id(benchmark_id)
-    judge = judge_name(benchmark_id)
-    judge_version = JUDGES[judge].numerics_version if judge else 0
-    return _entry(name).numerics_version * VERSIONS_PER_RULES + judge_version
+    own = _own_judge(benchmark_id)
+    judge = JUDGES[own].numerics_version if own else judge_version(name, settings)
+    return _entry(name).numerics_version * VERSIONS_PER_RULES + judge
 
 
 def benchmark_class(name: str) -> type[Any]:
@@ -122,20 +156,22 @@ def open_benchmark(benchmark_id: str, plan: PromptPlan, data: Path | None) -> Be
 
     Args:
         data: folder with the benchmarks' own files; rendered worlds need none.
-    Raises: BadInput for an id that cannot be evaluated here; PrerequisiteMissing for absent or altered data.
+    Raises: BadInput for no benchmark; PrerequisiteMissing for absent or altered data.
     """
-    for fault in benchmark_faults(benchmark_id):
-        raise fault
     name, suffix = split_id(benchmark_id)
+    if suffix == WORLD and not _entry(name).world:
+        raise BadInput(f"{name} has no form in the rendered world", field=FIELD, choices=known_ids())
     benchmark: Benchmark = benchmark_class(name).open(benchmark_id, plan, data, suffix if suffix == WORLD else "")
     return benchmark
 
 
-def open_judge(benchmark_id: str) -> Judge:
-    """The judge that an id names. Raises BadInput for an id that cannot be evaluated here."""
-    for fault in benchmark_faults(benchmark_id):
-        raise fault
-    judge: Judge = _load(JUDGES[judge_name(benchmark_id)].judge)()
+def open_judge(benchmark_id: str, place: JudgePlace, settings: JudgeSettings) -> Judge:
+    """The judge behind a full id, ready to answer. Raises BadInput for what cannot be judged so, and what its own
+    ``open`` raises."""
+    own = _own_judge(benchmark_id)
+    if not own:
+        return open_chosen(place, settings)
+    judge: Judge = _load(JUDGES[own].judge)()
     return judge
 
 

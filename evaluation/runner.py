@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from evaluation.aggregate import score_rows
 from evaluation.benchmark import Benchmark, Judge, JudgeTask, PromptPlan
+from evaluation.judges.opening import JudgePlace
 from evaluation.records import (
     ARITHMETICS,
     Arithmetic,
@@ -32,7 +33,7 @@ from evaluation.records import (
     ScoreTable,
     Unscored,
 )
-from evaluation.registry import open_benchmark, open_judge
+from evaluation.registry import open_benchmark, open_judge, split_id
 from evaluation.subjects import SAMPLES_FILE, Subject, read_prompts, read_subjects, why_not
 from evaluation.transcript import Transcript, asks_again
 from reca_core.contracts.errors import BadInput, StageFailed
@@ -91,11 +92,11 @@ class _Judging:
         self.directory = directory
         self.stop = stop
         self.benchmark = _open(request)
-        self.judge = open_judge(request.benchmark)
         self.prompts = _prompts(request, self.benchmark)
         samples = Path(request.samples_directory)
         _same_file(samples / SAMPLES_FILE, request.samples_sha256)
         self.subjects = read_subjects(self.prompts, Path(request.prompts_file), samples)
+        self.judge = open_judge(request.benchmark, _place(request, directory), request.judge)
         _same_judge(directory.path / IDENTITY_FILE, self.judge)
         self.transcript = Transcript(directory.path / TRANSCRIPT_FILE, self.benchmark)
         self.unusable: dict[tuple[str, int], str] = {}
@@ -181,6 +182,15 @@ def _open(request: JudgeRequest) -> Benchmark:
     plan = PromptPlan(request.prompts_per_tag, request.pictures_per_prompt, request.first_seed)
     data = Path(request.benchmark_data) if request.benchmark_data else None
     return open_benchmark(request.benchmark, plan, data)
+
+
+def _place(request: JudgeRequest, directory: RunDirectory) -> JudgePlace:
+    return JudgePlace(
+        benchmark=split_id(request.benchmark)[0],
+        directory=directory.path,
+        cache=Path(request.cache) if request.cache else directory.path / "cache",
+        benchmark_data=Path(request.benchmark_data) if request.benchmark_data else None,
+    )
 
 
 def _prompts(request: JudgeRequest, benchmark: Benchmark) -> list[Prompt]:

@@ -8,10 +8,12 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evaluation import registry
 from evaluation.benchmark import Benchmark, PromptPlan
 from evaluation.benchmarks.data import git_blob
 from evaluation.benchmarks.dpg.benchmark import QUESTIONS, DpgBench
@@ -33,8 +35,16 @@ from evaluation.records import (
     Unscored,
     Unusable,
 )
-from evaluation.registry import BENCHMARKS, benchmark_faults, judged_ids, numerics_version, open_benchmark
+from evaluation.registry import (
+    BENCHMARKS,
+    benchmark_faults,
+    judged_as,
+    known_ids,
+    numerics_version,
+    open_benchmark,
+)
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import Prompt, Sample
 
 ALL = PromptPlan()
@@ -281,16 +291,58 @@ def test_deep_and_endless_replies_are_unusable_not_fatal() -> None:
 
 
 def test_an_id_that_cannot_be_judged_is_answered_with_those_that_can() -> None:
-    assert [list(benchmark_faults(name)) for name in judged_ids()] == [[]] * len(judged_ids())
-    for name in ("geneval.nobody", "dpg.", "wise", "shapeworld", ""):
+    assert [list(benchmark_faults(name)) for name in known_ids()] == [[]] * len(known_ids())
+    for name in ("dpg.", "wise", "shapeworld", "", "mme.shapeworld", "geneval.nobody", "pope.gpt-4o"):
         (fault,) = benchmark_faults(name)
-        assert fault.choices == tuple(judged_ids())
-        with pytest.raises(BadInput):
-            open_benchmark(name, ALL, None)
+        assert set(fault.choices) & set(known_ids())
+    with pytest.raises(BadInput, match="no form in the rendered world"):
+        open_benchmark("mme.shapeworld", ALL, None)
 
 
-def test_versions_of_rules_and_judge_both_change_the_identity() -> None:
-    assert len({numerics_version("geneval"), numerics_version("geneval.shapeworld")}) == 2
+ONNX = {"judge": "onnx", "weights": "/w/yolov8m.onnx"}
+
+
+@pytest.mark.parametrize(
+    "benchmark_id, chosen, expected",
+    [
+        ("geneval", {"judge": "shapeworld"}, "geneval.shapeworld"),
+        ("geneval.shapeworld", {}, "geneval.shapeworld"),
+        ("geneval", ONNX, "geneval.yolov8m"),
+        ("geneval.yolov8m", ONNX, "geneval.yolov8m"),
+        ("dpg", {}, "dpg"),
+        ("pope", {}, "pope"),
+        ("pope.shapeworld", {}, "pope.shapeworld"),
+    ],
+)
+def test_id_and_judge_give_one_full_id(benchmark_id: str, chosen: dict[str, str], expected: str) -> None:
+    assert judged_as(benchmark_id, JudgeSettings.model_validate(chosen)) == expected
+
+
+@pytest.mark.parametrize(
+    "benchmark_id, chosen",
+    [
+        ("geneval.shapeworld", ONNX),
+        ("geneval.yolov9", ONNX),
+        ("dpg", ONNX),
+        ("pope", {"judge": "openai", "model": "m"}),
+        ("mme", {"judge": "shapeworld"}),
+    ],
+)
+def test_a_judge_that_does_not_fit_the_id_is_one_fault(benchmark_id: str, chosen: dict[str, str]) -> None:
+    settings = JudgeSettings.model_validate(chosen)
+    (fault,) = benchmark_faults(benchmark_id, settings)
+    assert fault.choices
+    with pytest.raises(BadInput):
+        judged_as(benchmark_id, settings)
+
+
+def test_versions_of_rules_and_judge_both_change_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {numerics_version("geneval.shapeworld")}
+    monkeypatch.setitem(registry.JUDGES, "shapeworld", replace(registry.JUDGES["shapeworld"], numerics_version=2))
+    found.add(numerics_version("geneval.shapeworld"))
+    monkeypatch.setitem(BENCHMARKS, "geneval", replace(BENCHMARKS["geneval"], numerics_version=2))
+    found.add(numerics_version("geneval.shapeworld"))
+    assert len(found) == 3
     with pytest.raises(BadInput):
         numerics_version("wise")
 
@@ -320,4 +372,4 @@ def test_every_benchmark_follows_the_protocol() -> None:
     assert isinstance(benchmark, Benchmark)
     for entry in (GenEval, DpgBench, ImgEdit, GEdit):
         assert not {name for name in dir(Benchmark) if not name.startswith("_")} - {*dir(entry), "id"}
-    assert set(BENCHMARKS) == {"geneval", "dpg", "imgedit", "gedit"}
+    assert set(BENCHMARKS) == {"geneval", "dpg", "imgedit", "gedit", "pope", "mme", "mmvp"}

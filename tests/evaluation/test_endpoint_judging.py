@@ -56,7 +56,7 @@ class Judging:
         given = {"judge": "openai", "url": f"{server.url}/v1", "model": "m", "attempts": 2, "concurrency": 2}
         chosen = JudgeSettings.model_validate({**given, "date": "2026-01-02", "timeout_seconds": 5, **settings})
         place = JudgePlace(self.name, self.output, self.folder / "cache")
-        self.monkeypatch.setattr(runner, "open_judge", lambda benchmark_id: open_chosen(place, chosen))
+        self.monkeypatch.setattr(runner, "open_judge", lambda *given: open_chosen(place, chosen))
         benchmark_id = f"{self.name}.shapeworld"
         request = JudgeRequest(
             benchmark=benchmark_id,

@@ -17,11 +17,13 @@ import pytest
 
 from evaluation import registry, runner
 from evaluation.benchmark import JudgeTask
+from evaluation.judges.opening import JudgePlace
 from evaluation.judges.shapeworld import ShapeworldJudge
 from evaluation.records import JudgeResult, Judgment, Reply, Unscored
 from evaluation.registry import BENCHMARKS, JUDGES, JudgeEntry
 from reca_core.contracts.errors import BadInput, StageFailed
 from reca_core.contracts.files import read_jsonl, run_lock
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.lifeline import child_environment
 from reca_core.contracts.progress import parse_progress
 from tests.evaluation.drawn import ASK_LOG, draw_samples, request_for
@@ -294,5 +296,7 @@ def test_samples_that_changed_after_the_request_are_refused(samples: Path, tmp_p
 def test_every_registered_judge_and_benchmark_exists() -> None:
     assert all(registry.benchmark_class(name).card.name for name in BENCHMARKS)
     assert all(registry._load(entry.judge) for entry in JUDGES.values())
-    for name in registry.judged_ids():
-        assert registry.open_judge(name).identity.name == registry.judge_name(name)
+    place = JudgePlace("any", Path("answers"), Path("cache"))
+    for name in registry.known_ids():
+        own = registry._own_judge(name)
+        assert not own or registry.open_judge(name, place, JudgeSettings()).identity.name == own
