@@ -97,6 +97,8 @@ class CaptionSource(Config):
     """How often a rendered scene's caption also names colours, counts and places; the rest names objects only."""
     described_fraction: float = Field(0.25, ge=0, le=1, title="Fraction of descriptions")
     """How often the question about a rendered scene asks for all of it instead of one detail."""
+    finding_fraction: float = Field(0.0, ge=0, le=1, title="Fraction of finding questions")
+    """How often a question must name an object to be found (its colour, place or relation) where the scene allows."""
     seed: int = Field(500_000, ge=0, title="Seed")
     """First seed of the scenes that captions are made for."""
 

@@ -30,6 +30,8 @@ from reca_core.data.images import load_picture
 
 SHAPEWORLD = "shapeworld"
 PICTURE_TOKEN = "<image>"
+FINDING_FORMS = ("what colour is the ", "where is the ", "is the ")
+"""Beginnings of questions about an object named by its shape: the slowest to learn (docs/tiny.md)."""
 KEPT_PICTURES = 4096
 """Rendered scenes in memory: the terms of one step ask for the same ones."""
 
@@ -93,13 +95,19 @@ class ShapeworldCaptions:
     def _rich(self, position: int) -> bool:
         return keyed_fraction(self.source.seed, "rich", position) < self.source.rich_fraction
 
+    def _wanted(self, pairs: list[tuple[str, str]], position: int) -> list[tuple[str, str]]:
+        """All pairs, or those that ask about an object found by its shape, as often as the source says."""
+        if keyed_fraction(self.source.seed, "finding", position) >= self.source.finding_fraction:
+            return pairs
+        return [pair for pair in pairs if any(form in pair[0] for form in FINDING_FORMS)] or pairs
+
     def asked(self, position: int) -> Asked:
         """One of the scene's questions, or what is in it altogether: many words to learn from at once."""
         seed = self.source.seed + position
         if keyed_fraction(self.source.seed, "described", position) < self.source.described_fraction:
             whole = shapeworld.description(shapeworld.scene_from_seed(seed))
             return Asked(self._picture(seed), DESCRIBE_QUESTION, whole)
-        pairs = shapeworld.questions(shapeworld.scene_from_seed(seed), seed)
+        pairs = self._wanted(shapeworld.questions(shapeworld.scene_from_seed(seed), seed), position)
         question, answer = keyed_choice(pairs, self.source.seed, "asked", position)
         return Asked(self._picture(seed), question, answer)
 
@@ -112,7 +120,7 @@ class ShapeworldCaptions:
     def told(self, position: int) -> Told:
         """One of the scene's questions asked about a rich caption instead of the picture."""
         seed = self.source.seed + position
-        pairs = shapeworld.text_questions(shapeworld.scene_from_seed(seed), seed)
+        pairs = self._wanted(shapeworld.text_questions(shapeworld.scene_from_seed(seed), seed), position)
         question, answer = keyed_choice(pairs, self.source.seed, "told", position)
         return Told(question, answer)
 

@@ -9,7 +9,7 @@ import pytest
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import CaptionSource, LossTerms
-from reca_core.contracts.world import VOCABULARY
+from reca_core.contracts.world import DESCRIBE_QUESTION, VOCABULARY
 from reca_core.data.captions import open_captions
 from tests.reca_core.tiny_janus import tiny_pictures
 
@@ -116,3 +116,23 @@ def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(BadInput, match="cannot be read as JSON"):
         open_captions(CaptionSource(source=str(tmp_path / "x.json")), 16, REPLAY)
+
+
+def test_finding_questions_come_as_often_as_asked() -> None:
+    source = CaptionSource(described_fraction=0, finding_fraction=1)
+    captions = open_captions(source, 16, REPLAY)
+    asked = [captions.asked(position).question for position in range(60)]
+    finding = [
+        question for question in asked if question.startswith(("what colour is the ", "where is the ", "is the "))
+    ]
+    lone_free = len(asked) - len(finding)
+    assert len(finding) > lone_free
+    usual = open_captions(source.model_copy(update={"finding_fraction": 0.0}), 16, REPLAY)
+    assert any(usual.asked(position).question.startswith("how many") for position in range(60))
+
+
+def test_descriptions_come_as_often_as_asked() -> None:
+    whole = open_captions(CaptionSource(described_fraction=1), 16, REPLAY)
+    assert {whole.asked(position).question for position in range(20)} == {DESCRIBE_QUESTION}
+    never = open_captions(CaptionSource(described_fraction=0), 16, REPLAY)
+    assert DESCRIBE_QUESTION not in {never.asked(position).question for position in range(60)}
