@@ -1,7 +1,7 @@
 """The judge ``vqa``: DPG-Bench's published one, mPLUG-large, in an interpreter of its own.
 
 ModelScope ``damo/mplug_visual-question-answering_coco_large_en`` v1.0.0 needs old packages, hence another environment
-(docs/benchmarks.md). Questions are cut to 25 BERT tokens as upstream; only the exact answer ``yes`` counts, which the
+(docs/judges.md). Questions are cut to 25 BERT tokens as upstream; only the exact answer ``yes`` counts, which the
 rules decide. Not yet run on the original weights. Any other model as ``dpg.<name>``: the judges local and openai.
 """
 

@@ -173,7 +173,7 @@ class WorkerProcess:
         return PrerequisiteMissing(
             f"{self._interpreter or 'none'} cannot answer with mPLUG: {fact}",
             field="judge.interpreter",
-            remedy="make an environment with modelscope as docs/benchmarks.md says, or choose another judge for dpg",
+            remedy="make an environment with modelscope as docs/judges.md says, or choose another judge for dpg",
         )
 
 

@@ -1,4 +1,4 @@
-"""Answers DPG-Bench's questions with mPLUG-large inside the interpreter that has modelscope (docs/benchmarks.md).
+"""Answers DPG-Bench's questions with mPLUG-large inside the interpreter that has modelscope (docs/judges.md).
 
 Run by ``evaluation/judges/vqa_process.py`` as ``PYTHON vqa_worker.py FOLDER MODEL REVISION``; talks through files in
 FOLDER: ``ready.json`` when the model is loaded; then for every ``questions-NNNNNN.jsonl`` an ``answers-NNNNNN.jsonl``,

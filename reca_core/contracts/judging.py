@@ -33,7 +33,7 @@ class JudgeSettings(Config):
     """For detector and onnx: CLIP weights, hub id or absolute folder. Empty: the published ones for detector, none for
     onnx, whose questions about colours then stay unanswered."""
     interpreter: str = unhashed("", title="Interpreter")
-    """For vqa: absolute path of the Python that has modelscope (docs/benchmarks.md says how to make one)."""
+    """For vqa: absolute path of the Python that has modelscope (docs/judges.md says how to make one)."""
     url: str = unhashed("", title="Endpoint")
     """For openai: base address up to and including /v1. Empty: api.openai.com."""
     date: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", title="Date")
