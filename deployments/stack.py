@@ -111,7 +111,10 @@ def _state(home: Path) -> Path:
 
 
 def read_stack(home: Path) -> Stack | None:
-    """The stack that was started in this home and not taken down. One that cannot be read counts as none."""
+    """The stack that was last started in this home, without parts once it is down; None where there was none.
+
+    A file that cannot be read counts as none: ``down`` finds processes by their mark.
+    """
     try:
         return Stack.model_validate_json(_state(home).read_text())
     except (FileNotFoundError, ValidationError):
@@ -123,9 +126,11 @@ def write_stack(stack: Stack) -> None:
     atomic_write_text(_state(Path(stack.home)), stack.model_dump_json(indent=2) + "\n")
 
 
-def forget_stack(home: Path) -> None:
-    """Nothing is started any more. Logs stay."""
-    _state(home).unlink(missing_ok=True)
+def forget_parts(home: Path) -> None:
+    """Nothing is started any more. Logs stay, and so does where the databases are: ``reca clean`` must know it."""
+    stack = read_stack(home)
+    if stack is not None:
+        write_stack(stack.model_copy(update={"parts": {}}))
     lock_file(home).unlink(missing_ok=True)
 
 

@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.states import Cancelled, Crashed, State
+from prefect.states import AwaitingRetry, Cancelled, State
 from prefect.workers.process import ProcessWorker
 
 from deployments.automations import automations
@@ -86,6 +86,7 @@ def deploy() -> None:
 def recover() -> list[str]:
     """Put runs that died with this machine back in the queue; returns their names.
 
+    Not by way of CRASHED and the automation: a server that has just started misses that event (measured).
     A run is dead for certain if no other machine works for the pool and no process here works on it. Where there are
     other machines, silence decides (deployments/automations.py).
     """
@@ -97,7 +98,7 @@ def recover() -> list[str]:
         for run in dead:
             cancelled = run.state_type == StateType.CANCELLING
             message = "The machine went down while this ran."
-            state: State[None] = Cancelled(message=message) if cancelled else Crashed(message=message)
+            state: State[None] = Cancelled(message=message) if cancelled else AwaitingRetry(message=message)
             client.set_flow_run_state(run.id, state, force=True)
         return [run.name for run in dead]
 

@@ -17,7 +17,7 @@ from deployments.stack import (
     PARTS,
     PartName,
     Stack,
-    forget_stack,
+    forget_parts,
     lock_file,
     read_stack,
     write_stack,
@@ -125,7 +125,7 @@ def _wait(stack: Stack, part: PartName, say: Say) -> None:
 def down(home: Path) -> int:
     """End every process of this home's stack and forget it; databases and logs stay. Returns how many ended."""
     ended = stop_all(home)
-    forget_stack(home)
+    forget_parts(home)
     return ended
 
 

@@ -21,7 +21,7 @@ from deployments.stack import (
     PartRecord,
     Stack,
     command,
-    forget_stack,
+    forget_parts,
     part_environment,
     read_stack,
     write_stack,
@@ -122,15 +122,15 @@ def test_a_server_for_everyone_is_called_by_an_address_that_can_be_called(tmp_pa
     assert not is_everywhere("127.0.0.1")
 
 
-def test_a_stack_is_remembered_until_it_is_forgotten(tmp_path: Path) -> None:
+def test_after_down_only_where_the_databases_are_is_remembered(tmp_path: Path) -> None:
     assert read_stack(tmp_path) is None
     stack = stack_in(tmp_path).model_copy(update={"parts": {"prefect": PartRecord(pid=1, began=2.5)}})
     write_stack(stack)
     assert read_stack(tmp_path) == stack
+    forget_parts(tmp_path)
+    assert read_stack(tmp_path) == stack_in(tmp_path)
     (tmp_path / "stack/stack.json").write_text("{")
     assert read_stack(tmp_path) is None
-    forget_stack(tmp_path)
-    assert not list((tmp_path / "stack").iterdir())
 
 
 def test_a_number_that_another_process_has_now_is_not_our_process() -> None:
