@@ -62,7 +62,11 @@ def removable(home: Home, known: KnownWeights, older_than_seconds: float) -> lis
     wanted = _Wanted(home, known, limit)
     found = []
     for kind, path in _units(home):
-        if last_use(path) <= limit and not wanted.covers(path) and not _unknown(kind, path, known):
+        if (
+            last_use(path, reading=kind == "cache") <= limit
+            and not wanted.covers(path)
+            and not _unknown(kind, path, known)
+        ):
             found.append(Removable(path, kind, size(path)))
     return sorted(found, key=lambda item: -item.bytes)
 
@@ -167,9 +171,15 @@ def _files(path: Path) -> Iterator[os.stat_result]:
     yield from (entry.lstat() for entry in [path, *path.rglob("*")] if not entry.is_dir())
 
 
-def last_use(path: Path) -> float:
-    """When anything in it was last written or read, seconds since the epoch; 0 where there is nothing."""
-    return max((max(state.st_mtime, state.st_atime) for state in _files(path)), default=0.0) if path.exists() else 0.0
+def last_use(path: Path, *, reading: bool = False) -> float:
+    """When anything in it was last written, seconds since the epoch; 0 where there is nothing.
+
+    Args:
+        reading: reading counts too. Not for what this module reads itself.
+    """
+    if not path.exists():
+        return 0.0
+    return max((max(state.st_mtime, state.st_atime if reading else 0.0) for state in _files(path)), default=0.0)
 
 
 def size(path: Path) -> int:

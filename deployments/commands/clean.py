@@ -18,7 +18,7 @@ MEGABYTE = 1 << 20
 def clean(options: Namespace, context: Context) -> int:
     """List, and without ``--dry-run`` remove. Raises PrerequisiteMissing where the store cannot say what it keeps."""
     seconds = age_limit(options.older_than)
-    chosen = store_of(context.surroundings, typed=bool(options.mlflow_uri))
+    chosen = store_of(context.surroundings)
     if not chosen.home.root.is_dir():
         return _tell([], options, context)
     enter(chosen)
@@ -28,10 +28,10 @@ def clean(options: Namespace, context: Context) -> int:
     return _tell(items if options.dry_run else remove(items), options, context)
 
 
-def store_of(chosen: Surroundings, *, typed: bool) -> Surroundings:
-    """With the store that this home's stack keeps. Another one would call everything unregistered."""
+def store_of(chosen: Surroundings) -> Surroundings:
+    """With the store that was named, or that this home's stack keeps; an empty one would say: nothing is registered."""
     stack = read_stack(chosen.home.root)
-    if typed or stack is None:
+    if chosen.mlflow_uri.startswith("http") or stack is None:
         return chosen
     if part_health(stack, "mlflow").answers:
         return replace(chosen, mlflow_uri=stack.mlflow)
