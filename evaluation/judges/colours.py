@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from evaluation.judges.weights import local_folder
+from evaluation.judges.weights import load_folder, local_folder
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.hashing import sha256_tree
 
@@ -49,14 +49,14 @@ class ColourClassifier:
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
         folder = local_folder(chosen, FIELD)
+        model = load_folder(CLIPModel, folder, FIELD)
         try:
-            model = CLIPModel.from_pretrained(folder, local_files_only=True)
             processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{folder} is no CLIP model that can be loaded: {error}", field=FIELD) from error
+            raise BadInput(f"{folder} has no pre-processing of a CLIP model: {error}", field=FIELD) from error
         name = Path(chosen).name if Path(chosen).is_absolute() else chosen
-        return cls(model.eval().to(device), processor, tokenizer, name, sha256_tree(folder))
+        return cls(model.to(device), processor, tokenizer, name, sha256_tree(folder))
 
     def classify(self, crops: Sequence[Image.Image], labels: Sequence[str], candidates: Sequence[str]) -> list[str]:
         """The candidate colour of each crop, an object of the class in ``labels``."""

@@ -206,7 +206,7 @@ _RENAMED: Sequence[tuple[str, str]] = (
     (r"panoptic_head\.mask_embed\.4\.", f"{_DECODER}.mask_predictor.mask_embedder.2.0."),
 )
 """Pattern and replacement, applied in this order; the first parts of a name come before the last ones."""
-_UNUSED_HERE = (f"{_SWIN}.swin.layernorm.weight", f"{_SWIN}.swin.layernorm.bias", "criterion.empty_weight")
+UNUSED_WEIGHTS = (f"{_SWIN}.swin.layernorm.weight", f"{_SWIN}.swin.layernorm.bias", "criterion.empty_weight")
 """What transformers' class holds and never uses when it predicts: a norm behind the last stage, and loss weights."""
 
 
@@ -307,7 +307,7 @@ def build(state: Mapping[str, Tensor], layout: Layout = PUBLISHED) -> Mask2Forme
 
     model = Mask2FormerForUniversalSegmentation(configuration(layout))
     report = model.load_state_dict(convert(state, layout), strict=False)
-    missing = [key for key in report.missing_keys if key not in _UNUSED_HERE]
+    missing = [key for key in report.missing_keys if key not in UNUSED_WEIGHTS]
     if missing or report.unexpected_keys:
         fact = (
             f"transformers' class has other parameters: {missing[:SHOWN_KEYS]}, {report.unexpected_keys[:SHOWN_KEYS]}"

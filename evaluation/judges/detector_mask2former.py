@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from evaluation.judges.detector import DetectionJudge, check_benchmark, colour_settings, object_names, open_colours
-from evaluation.judges.detector_convert import load_original
+from evaluation.judges.detector_convert import UNUSED_WEIGHTS, load_original
 from evaluation.judges.detector_label import PUBLISHED_NAME, PUBLISHED_SHA256_PREFIX, conversion_label
 from evaluation.judges.detector_masks import Detection, PackedMask
 from evaluation.judges.detector_sanity import gate
 from evaluation.judges.devices import pick_device
 from evaluation.judges.opening import JudgePlace, check_weights
-from evaluation.judges.weights import local_folder
+from evaluation.judges.weights import load_folder, local_folder
 from evaluation.records import Box, JudgeIdentity
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import sha256_file, sha256_tree
@@ -198,10 +198,7 @@ def load(settings: JudgeSettings, cache: Path) -> tuple[Any, str, str, str]:
     folder = local_folder(chosen, "judge.model")
     sha256 = sha256_tree(folder)
     check_weights(settings, sha256)
-    try:
-        model = Mask2FormerForUniversalSegmentation.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder} is no Mask2Former: {error}", field="judge.model") from error
+    model = load_folder(Mask2FormerForUniversalSegmentation, folder, "judge.model", UNUSED_WEIGHTS)
     if model.config.num_labels != CLASSES:
         fact = f"{folder} knows {model.config.num_labels} classes, not the {CLASSES} of COCO"
         raise BadInput(fact, field="judge.model")

@@ -16,7 +16,7 @@ from evaluation.benchmark import JudgeTask
 from evaluation.judges.devices import pick_device
 from evaluation.judges.opening import JudgePlace, check_weights
 from evaluation.judges.vlm import STYLES_VERSION, Style, picture_of, reply, style_of, words
-from evaluation.judges.weights import local_folder
+from evaluation.judges.weights import load_folder, local_folder
 from evaluation.records import JudgeIdentity, Reply
 from evaluation.subjects import UNDECODABLE
 from reca_core.contracts.errors import BadInput
@@ -25,6 +25,7 @@ from reca_core.contracts.judging import JudgeSettings
 
 log = logging.getLogger(__name__)
 
+FIELD = "judge.model"
 TASKS_PER_CALL = 8
 QWEN_PROCESSORS = {
     "qwen2_vl": "Qwen2VLProcessor",
@@ -56,8 +57,8 @@ class LocalVlmJudge:
         style = style_of(place.benchmark, "local")
         chosen = settings.weights or settings.model
         if not chosen:
-            raise BadInput("names no model", field="judge.model", remedy="--judge-model HUB_ID or --judge-weights DIR")
-        folder = local_folder(chosen, "judge.model")
+            raise BadInput("names no model", field=FIELD, remedy="--judge-model HUB_ID or --judge-weights DIR")
+        folder = local_folder(chosen, FIELD)
         sha256 = sha256_tree(folder)
         check_weights(settings, sha256)
         model, processor = load(folder, pick_device(settings.device))
@@ -119,26 +120,24 @@ def load(folder: Path, device: str) -> tuple[Any, Any]:
 
     Raises BadInput where it is no such folder or no such model.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
+    model = load_folder(AutoModelForImageTextToText, folder, FIELD, dtype="auto")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        processor = _processor(folder, config.model_type)
-        model = AutoModelForImageTextToText.from_pretrained(folder, config=config, dtype="auto", local_files_only=True)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        fact = f"{folder} is no image-text-to-text model that can be loaded here: {error}"
-        raise BadInput(fact, field="judge.model") from error
+        processor = _processor(folder, model.config.model_type)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{folder} has no processor that can be loaded here: {error}", field=FIELD) from error
     if not getattr(processor, "chat_template", None):
-        raise BadInput(f"{folder} has no chat template", field="judge.model")
+        raise BadInput(f"{folder} has no chat template", field=FIELD)
     model.generation_config.do_sample = False
-    return model.eval().to(device), processor
+    return model.to(device), processor
 
 
 def _processor(folder: Path, model_type: str) -> Any:
     import transformers
 
     if model_type not in QWEN_PROCESSORS or importlib.util.find_spec("torchvision"):
-        return transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = image_only(getattr(transformers, QWEN_PROCESSORS[model_type]))
     return kind.from_pretrained(folder, local_files_only=True)
 

@@ -85,7 +85,7 @@ def test_weights_are_part_of_the_identity(clip: Path) -> None:
 
 def test_what_is_no_clip_model_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(BadInput, match="no CLIP model"):
+    with pytest.raises(BadInput, match="is no model that CLIPModel can load"):
         ColourClassifier.open(str(tmp_path), "cpu")
     with pytest.raises(PrerequisiteMissing, match="no folder"):
         ColourClassifier.open(str(tmp_path / "absent"), "cpu")

@@ -368,7 +368,7 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path, benchmark_data: Path) ->
         DetectorJudge.open(here, JudgeSettings(judge="detector"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
-    with pytest.raises(BadInput, match="no Mask2Former"):
+    with pytest.raises(BadInput, match="Mask2FormerForUniversalSegmentation"):
         DetectorJudge.open(here, JudgeSettings(judge="detector", weights=str(tmp_path / "empty")))
     with pytest.raises(BadInput, match="asks in words"):
         DetectorJudge.open(place(tmp_path, "gedit"), JudgeSettings(judge="detector"))

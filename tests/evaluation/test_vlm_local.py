@@ -102,7 +102,7 @@ def test_a_folder_that_is_no_such_model_is_bad_input(tmp_path: Path, files: dict
     (folder / "other").write_text("x")
     for name, text in files.items():
         (folder / name).write_text(text)
-    with pytest.raises(BadInput, match="no image-text-to-text model"):
+    with pytest.raises(BadInput, match="is no model that AutoModelForImageTextToText can load"):
         opened(tmp_path, folder, "gedit")
 
 
