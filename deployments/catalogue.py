@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reca_core.contracts.base import Config
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.requests import (
     CaptionSource,
     EvaluationPlan,
@@ -39,7 +40,11 @@ _POST_TRAINING: dict[str, type[Config]] = {
     "captions": CaptionSource,
     "training": TrainingPlan,
 }
-_MEASURING: dict[str, type[Config]] = {"sampling": SamplingSettings, "evaluation": EvaluationPlan}
+_MEASURING: dict[str, type[Config]] = {
+    "sampling": SamplingSettings,
+    "evaluation": EvaluationPlan,
+    "judge": JudgeSettings,
+}
 _REGISTERING: dict[str, type[Config]] = {"registration": Registration}
 
 FLOWS: dict[str, FlowEntry] = {

@@ -15,12 +15,16 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from evaluation.benchmark import Benchmark
+from evaluation.estimate import estimate
+from evaluation.judges.selection import upper_cost
 from evaluation.prompt_files import prompts_text
 from evaluation.records import CollectRequest, JudgeResult
 from evaluation.registry import numerics_version, open_benchmark
 from reca_core.contracts.base import Record
+from reca_core.contracts.errors import BadInput
 from reca_core.contracts.hashing import request_hash, sha256_file, sha256_text
 from reca_core.contracts.home import Home, RunDirectory
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import PreparedData, ResolvedModel, SampleResult, TrainResult
 from reca_core.contracts.registry import BUNDLED_MODELS
 from reca_core.contracts.requests import (
@@ -39,6 +43,7 @@ from reca_core.contracts.requests import (
 from tasks import plan
 from tasks.home import benchmark_data
 from tasks.judge import answers_fault, unanswered
+from tasks.judging import full_id, settled
 from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
@@ -79,6 +84,7 @@ class Asked:
     training: TrainingPlan = TrainingPlan()
     sampling: SamplingSettings = SamplingSettings()
     evaluation: EvaluationPlan = EvaluationPlan()
+    judge: JudgeSettings = JudgeSettings()
     registration: Registration = Registration()
     versions: VersionChoice = VersionChoice()
 
@@ -164,7 +170,26 @@ class Foresight:
             work = f"{who}: {len(opened.prompts())} prompts, {pictures} pictures"
             yield Step(f"sample {name}", work, state, directory)
             state, directory = self._judged(name, Path(directory)) if state == REUSED else (LATER, "")
-            yield Step(f"judge {name}", f"{who}: at least {pictures} questions to the judge", state, directory)
+            yield Step(f"judge {name}", f"{who}: {self._asking(name, opened)}", state, directory)
+
+    def _asking(self, benchmark_id: str, opened: Benchmark) -> str:
+        """What the judge is asked and what it costs at most. Raises BadInput where the limits do not cover it."""
+        expected, judge = estimate(opened), self._judge()
+        asked = f"{expected.least} questions to the judge"
+        if expected.most > expected.least:
+            asked = f"{expected.least} to {expected.most} questions to the judge"
+        cost = upper_cost(expected.most, expected.text_bytes, expected.pictures_sent, judge)
+        remedy = "raise the limit, or measure less: --set evaluation.prompts_per_tag=N"
+        if judge.max_requests and expected.most > judge.max_requests:
+            fact = f"{benchmark_id} may take {expected.most} requests, {judge.max_requests} are allowed"
+            raise BadInput(fact, field="judge.max_requests", remedy=remedy)
+        if judge.max_cost_dollars and cost > judge.max_cost_dollars:
+            fact = f"{benchmark_id} may cost {cost:.2f} dollars, {judge.max_cost_dollars:.2f} are allowed"
+            raise BadInput(fact, field="judge.max_cost_dollars", remedy=remedy)
+        return f"{asked}, at most {cost:.2f} dollars" if cost else asked
+
+    def _judge(self) -> JudgeSettings:
+        return settled(self.asked.judge)
 
     def _judge_pictures(self) -> Iterator[Step]:
         """How many pictures there are is known after the look."""
@@ -173,15 +198,16 @@ class Foresight:
             request = self._collect_request(name)
             work = f"pictures of {len(opened.prompts())} prompts in {folder}; looked at every time"
             yield Step(f"collect {name}", work, TO_DO, request.output_directory)
-            yield Step(f"judge {name}", f"{folder}: at least {len(opened.prompts())} questions to the judge", LATER)
+            yield Step(f"judge {name}", f"{folder}: per picture {self._asking(name, opened)}", LATER)
 
     def _collect_request(self, benchmark: str) -> CollectRequest:
         data = benchmark_data()
-        version = numerics_version(benchmark)
+        version = numerics_version(benchmark, self._judge())
         return plan.collect_request(self.home, benchmark, version, self.asked.evaluation, str(data) if data else "")
 
     def _benchmarks(self) -> Iterator[tuple[str, Benchmark]]:
-        for name in self.asked.evaluation.benchmarks:
+        for benchmark in self.asked.evaluation.benchmarks:
+            name = full_id(benchmark, self._judge())
             yield name, open_benchmark(name, prompt_plan(self.asked.evaluation), benchmark_data())
 
     def _sampled(self, opened: Benchmark, model: ResolvedModel | None) -> tuple[str, str]:
@@ -199,11 +225,12 @@ class Foresight:
         request = plan.judge_request(
             home=self.home,
             benchmark=benchmark,
-            numerics_version=numerics_version(benchmark),
+            numerics_version=numerics_version(benchmark, self._judge()),
             samples=RunDirectory(samples),
             prompts_sha256=sha256_file(samples / plan.PROMPTS_FILE),
             samples_sha256=sha256_file(samples / SAMPLES_FILE),
             evaluation=self.asked.evaluation,
+            judge=self._judge(),
             benchmark_data=str(data) if data else "",
         )
         directory = Path(request.output_directory)
@@ -229,8 +256,7 @@ class Foresight:
         if self.flow == "prepare":
             return {"prepare": request_hash(plan.prepare_request(self.home, self.asked.images))}
         if self.flow == "evaluate" and self.asked.evaluation.pictures_from:
-            names = self.asked.evaluation.benchmarks
-            return {f"collect {name}": request_hash(self._collect_request(name)) for name in names}
+            return {f"collect {name}": request_hash(self._collect_request(name)) for name, _ in self._benchmarks()}
         if self.flow in ("evaluate", "re-evaluate"):
             choices = [self.asked.model] if self.flow == "evaluate" else self._versions()
             return dict(self._sample_hashes(choices))

@@ -31,6 +31,16 @@ IMAGES = Shortcut(
 )
 MEASURING = (
     Shortcut("--benchmark", "evaluation.benchmarks", "ID", "what to measure; repeatable", repeatable=True),
+    Shortcut("--judge", "judge.judge", "NAME", "published, detector, onnx, vqa, openai, local or shapeworld"),
+    Shortcut("--judge-model", "judge.model", "MODEL", "what an endpoint calls its model, or a hub id"),
+    Shortcut("--judge-url", "judge.url", "URL", "endpoint up to and including /v1"),
+    Shortcut("--judge-weights", "judge.weights", "PATH", "weights file or folder", is_path=True),
+    Shortcut("--protocol", "judge.protocol", "NAME", "default, or published: as upstream asked"),
+    Shortcut("--concurrency", "judge.concurrency", "N", "requests at once"),
+    Shortcut("--timeout-seconds", "judge.timeout_seconds", "S", "longest wait for one reply"),
+    Shortcut("--attempts", "judge.attempts", "N", "how often one question is tried"),
+    Shortcut("--max-requests", "judge.max_requests", "N", "limit of one judging"),
+    Shortcut("--max-cost", "judge.max_cost_dollars", "DOLLARS", "limit of one judging; needs prices"),
     Shortcut("--arithmetic", "evaluation.arithmetic", "NAME", "corrected, or parity with the published script"),
 )
 OF_FLOW: dict[str, Sequence[Shortcut]] = {

@@ -123,6 +123,10 @@ class Benchmark(Protocol):
         """What to ask next, given what is known. Called again until it returns nothing new."""
         ...
 
+    def most_asks(self, prompt: Prompt) -> int:
+        """How often a judge may be asked about one picture of a prompt, unusable replies included."""
+        ...
+
     def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
         """Whether a reply can be used; Unusable lets the runner ask again, at most ``question.max_asks`` times."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import EvaluationPlan, ModelChoice, SamplingSettings
 from tasks.measure import measure_choice
@@ -17,6 +18,7 @@ def evaluate(
     model: ModelChoice = ModelChoice(),
     sampling: SamplingSettings = SamplingSettings(),
     evaluation: EvaluationPlan = EvaluationPlan(),
+    judge: JudgeSettings = JudgeSettings(),
 ) -> Outcome:
     """Measure one model on benchmarks, or the pictures in a folder on one.
 
@@ -24,7 +26,8 @@ def evaluate(
         model: Which model to measure.
         sampling: How pictures are drawn.
         evaluation: What to measure.
+        judge: Who judges.
     """
-    check(model, sampling, evaluation)
+    check(model, sampling, evaluation, judge)
     with pipeline_run("evaluate") as run:
-        return outcome(run, measure_choice(run, model, sampling, evaluation))
+        return outcome(run, measure_choice(run, model, sampling, evaluation, judge))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import (
     CaptionSource,
@@ -36,6 +37,7 @@ def train_then_evaluate(
     training: TrainingPlan = TrainingPlan(),
     sampling: SamplingSettings = SamplingSettings(),
     evaluation: EvaluationPlan = EvaluationPlan(),
+    judge: JudgeSettings = JudgeSettings(),
     registration: Registration = Registration(),
 ) -> Outcome:
     """Post-train a model with Reconstruction Alignment, register it, and measure what changed.
@@ -48,9 +50,10 @@ def train_then_evaluate(
         training: How to train.
         sampling: How pictures are drawn.
         evaluation: What to measure.
+        judge: Who judges.
         registration: Under which name the trained model is kept.
     """
-    check(images, model, losses, captions, training, sampling, evaluation, registration)
+    check(images, model, losses, captions, training, sampling, evaluation, judge, registration)
     with pipeline_run("train-then-evaluate") as run:
         base = find_model(model)
         prepared = prepare(images)
@@ -59,8 +62,8 @@ def train_then_evaluate(
         pairs = [
             compare(
                 run,
-                measure(run, benchmark, base, sampling, evaluation),
-                measure(run, benchmark, registered.model, sampling, evaluation),
+                measure(run, benchmark, base, sampling, evaluation, judge),
+                measure(run, benchmark, registered.model, sampling, evaluation, judge),
                 evaluation,
             )
             for benchmark in evaluation.benchmarks

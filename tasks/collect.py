@@ -10,6 +10,7 @@ from evaluation.registry import numerics_version
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.home import RunDirectory
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import plan
@@ -22,12 +23,11 @@ from tasks.stage import Stage, run_or_reuse
 
 
 @verb("collect", "collect {benchmark} from {evaluation.pictures_from}")
-def collect(benchmark: str, evaluation: EvaluationPlan) -> Sampled:
+def collect(benchmark: str, evaluation: EvaluationPlan, judging: JudgeSettings) -> Sampled:
     """The pictures of a folder, complete and readable, or as the plan says named one by one where they are not."""
     data = benchmark_data()
-    request = plan.collect_request(
-        current_home(), benchmark, numerics_version(benchmark), evaluation, str(data) if data else ""
-    )
+    version = numerics_version(benchmark, judging)
+    request = plan.collect_request(current_home(), benchmark, version, evaluation, str(data) if data else "")
     directory = RunDirectory(Path(request.output_directory))
     folder = Path(evaluation.pictures_from)
     stage = Stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from evaluation.records import JudgeRequest, JudgeResult, Judgment, Scored, Unscored
@@ -11,10 +12,12 @@ from evaluation.registry import numerics_version
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import Prompt, Sample
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import plan, tracking, tracking_models
 from tasks.home import benchmark_data, current_home
+from tasks.judging import api_key
 from tasks.policies import verb
 from tasks.progress import note
 from tasks.results import Judged, Sampled
@@ -25,14 +28,21 @@ from tasks.tracking import TrackedRun
 
 JUDGMENTS_FILE = "judgments.jsonl"
 SCORES_FILE = "scores.json"
+ASKED_BY_KEY = ("openai", "published")
+"""Judges that may need a key."""
 
 
 @verb("judge", "judge {sampled.benchmark} of {sampled.model.name}")
-def judge(run: RunContext, sampled: Sampled, evaluation: EvaluationPlan) -> Judged:
-    """The scores of a model's pictures, judged now, completed, or found."""
-    request = _request(sampled, evaluation)
+def judge(run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings) -> Judged:
+    """The scores of a model's pictures, judged now, completed, or found.
+
+    Args:
+        judging: as ``tasks.judging.settled`` gives it.
+    """
+    request = _request(sampled, evaluation, judging)
     name = f"judge {sampled.benchmark}, {sampled.model.name}"
-    finished = _run(name, request)
+    with api_key() if judging.judge in ASKED_BY_KEY else nullcontext():
+        finished = _run(name, request)
     judged = Judged(
         stage=name,
         seconds=finished.seconds,
@@ -49,16 +59,17 @@ def judge(run: RunContext, sampled: Sampled, evaluation: EvaluationPlan) -> Judg
     return judged
 
 
-def _request(sampled: Sampled, evaluation: EvaluationPlan) -> JudgeRequest:
+def _request(sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings) -> JudgeRequest:
     data = benchmark_data()
     return plan.judge_request(
         home=current_home(),
         benchmark=sampled.benchmark,
-        numerics_version=numerics_version(sampled.benchmark),
+        numerics_version=numerics_version(sampled.benchmark, judging),
         samples=RunDirectory(Path(sampled.directory)),
         prompts_sha256=sampled.prompts_sha256,
         samples_sha256=sampled.samples_sha256,
         evaluation=evaluation,
+        judge=judging,
         benchmark_data=str(data) if data else "",
     )
 
@@ -117,7 +128,8 @@ def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: Evalu
         for table in result.tables.values():
             tracking.log_metrics(child, table.metrics(), model_id, (judged.benchmark, digest))
         _log_pictures(child, judged, evaluation.preview_prompts)
-        tracking.mark_finished(child)
+        if not result.outages:
+            tracking.mark_finished(child)
     headline = next(iter(judged.table.rows))
     value = judged.table.rows[headline].value
     note(f"{name}: {headline} {'not scored' if value is None else value}")

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.requests import EvaluationPlan, ModelChoice, SamplingSettings
 from tasks.collect import collect
 from tasks.find_model import find_model
 from tasks.judge import judge
+from tasks.judging import full_id, settled
 from tasks.results import Judged
 from tasks.run import RunContext
 from tasks.sample import sample
 
 
 def measure(
-    run: RunContext, benchmark: str, model: ResolvedModel, sampling: SamplingSettings, evaluation: EvaluationPlan
+    run: RunContext,
+    benchmark: str,
+    model: ResolvedModel,
+    sampling: SamplingSettings,
+    evaluation: EvaluationPlan,
+    judging: JudgeSettings,
 ) -> Judged:
     """The scores of one model on one benchmark."""
-    return judge(run, sample(benchmark, model, sampling, evaluation), evaluation)
+    chosen = settled(judging)
+    return judge(run, sample(full_id(benchmark, chosen), model, sampling, evaluation), evaluation, chosen)
 
 
 def measure_choice(
-    run: RunContext, model: ModelChoice, sampling: SamplingSettings, evaluation: EvaluationPlan
+    run: RunContext,
+    model: ModelChoice,
+    sampling: SamplingSettings,
+    evaluation: EvaluationPlan,
+    judging: JudgeSettings,
 ) -> list[Judged]:
     """The scores of what a person chose: a model on every benchmark, or a folder of pictures of one."""
     if evaluation.pictures_from:
-        return [measure_pictures(run, name, evaluation) for name in evaluation.benchmarks]
+        return [measure_pictures(run, name, evaluation, judging) for name in evaluation.benchmarks]
     found = find_model(model)
-    return [measure(run, name, found, sampling, evaluation) for name in evaluation.benchmarks]
+    return [measure(run, name, found, sampling, evaluation, judging) for name in evaluation.benchmarks]
 
 
-def measure_pictures(run: RunContext, benchmark: str, evaluation: EvaluationPlan) -> Judged:
+def measure_pictures(run: RunContext, benchmark: str, evaluation: EvaluationPlan, judging: JudgeSettings) -> Judged:
     """The scores of the pictures in a folder, as many per prompt as there are."""
-    collected = collect(benchmark, evaluation)
+    chosen = settled(judging)
+    collected = collect(full_id(benchmark, chosen), evaluation, chosen)
     found = evaluation.model_copy(update={"pictures_per_prompt": collected.pictures_per_prompt})
-    return judge(run, collected, found)
+    return judge(run, collected, found, chosen)

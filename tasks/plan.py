@@ -13,6 +13,7 @@ from reca_core.contracts.base import Config
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash, sha256_file
 from reca_core.contracts.home import Home, RunDirectory
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.registry import family_entry
 from reca_core.contracts.requests import (
@@ -125,6 +126,7 @@ def judge_request(
     prompts_sha256: str,
     samples_sha256: str,
     evaluation: EvaluationPlan,
+    judge: JudgeSettings,
     benchmark_data: str,
 ) -> JudgeRequest:
     """What a judging reads."""
@@ -135,11 +137,13 @@ def judge_request(
         prompts_per_tag=evaluation.prompts_per_tag,
         pictures_per_prompt=evaluation.pictures_per_prompt,
         first_seed=evaluation.first_seed,
+        judge=judge,
         resamples=evaluation.resamples,
         numerics_version=numerics_version,
         prompts_file=str(samples.path / PROMPTS_FILE),
         samples_directory=str(samples.path),
         benchmark_data=benchmark_data,
+        cache=str(home.cache),
         output_directory="",
     )
     return _placed(request, output_directory=str(home.answers(request_hash(request)).path))

@@ -14,6 +14,7 @@ from typing import TypeVar
 from evaluation.registry import benchmark_faults
 from reca_core.contracts.base import Config
 from reca_core.contracts.errors import BadInput
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.requests import (
     CaptionSource,
     EvaluationPlan,
@@ -123,7 +124,16 @@ def _evaluation(given: Settings) -> Iterator[BadInput]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield BadInput(f"{name} is there more than once", field="evaluation.benchmarks", remedy="name it once")
     for name in dict.fromkeys(names):
-        yield from benchmark_faults(name)
+        yield from benchmark_faults(name, given.of(JudgeSettings))
+
+
+def _judge(given: Settings) -> Iterator[BadInput]:
+    judge = given.of(JudgeSettings)
+    for name in ("weights", "interpreter"):
+        value = str(getattr(judge, name))
+        if value and not os.path.isabs(value):
+            remedy = "flows know no current directory: write the whole path"
+            yield BadInput(f"{value!r} is not an absolute path", field=f"judge.{name}", remedy=remedy)
 
 
 def _pictures(given: Settings) -> Iterator[BadInput]:
@@ -159,6 +169,7 @@ RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
     _captions,
     _training,
     _evaluation,
+    _judge,
     _pictures,
     _aliases,
 )

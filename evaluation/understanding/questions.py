@@ -96,6 +96,10 @@ class QuestionBenchmark:
         """The question that the model was asked; it has answered already."""
         return [] if REPLY in known else [Question(key=REPLY, kind="text", text=prompt.text, parts=["source", "text"])]
 
+    def most_asks(self, prompt: Prompt) -> int:
+        """Once, and it costs nothing: the reply is there."""
+        return 1
+
     def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
         """Whatever was said is the model's answer."""
         return Answer(reply=reply)

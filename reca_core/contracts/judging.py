@@ -27,7 +27,7 @@ class JudgeSettings(Config):
     """For openai: the name the endpoint knows; for local, detector and vqa: a hub id. Empty: the published one."""
     weights: str = unhashed("", title="Weights")
     """Absolute path of weights to use instead: a file for onnx, a folder for detector, local and vqa."""
-    weights_sha256: str = ""
+    weights_sha256: str = Field("", title="Hash of the weights")
     """Of those weights: their content is part of the identity, their place is not. Filled in, not typed."""
     colour_model: str = Field("", title="Colour classifier")
     """For detector and onnx: CLIP weights, hub id or absolute folder. Empty: the published ones for detector, none for

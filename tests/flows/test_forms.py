@@ -22,7 +22,8 @@ FLOWS = {
     "flows.re_evaluate": "re_evaluate",
 }
 ORDER = (
-    "images", "model", "versions", "losses", "captions", "training", "sampling", "evaluation", "registration",
+    "images", "model", "versions", "losses", "captions", "training", "sampling", "evaluation", "judge",
+    "registration",
 )  # fmt: skip
 UNDRAWABLE = {"anyOf", "oneOf", "allOf", "const", "discriminator", "patternProperties"}
 LONGEST_BODY = 25

@@ -9,6 +9,7 @@ import pytest
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import Home, RunDirectory
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.requests import (
     CaptionSource,
@@ -74,7 +75,7 @@ def test_samples_and_answers_lie_where_their_hashes_say() -> None:
     assert request_hash(other) != request_hash(sample)
     judge = plan.judge_request(
         home, "geneval.shapeworld", 1, RunDirectory(Path(sample.output_directory)), "p" * 64, "s" * 64,
-        EvaluationPlan(), "",
+        EvaluationPlan(), JudgeSettings(), "",
     )  # fmt: skip
     assert judge.output_directory == f"/home/answers/{request_hash(judge)}"
     assert judge.samples_directory == sample.output_directory

@@ -101,6 +101,10 @@ class DpgBench:
             if str(number) not in known
         ]
 
+    def most_asks(self, prompt: Prompt) -> int:
+        """Every question of the item once."""
+        return len(self._tables["corrected"].get(prompt.prompt_id, {}))
+
     def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
         """Any text is an answer; only an exact ``yes`` will count."""
         return Answer(reply=reply)

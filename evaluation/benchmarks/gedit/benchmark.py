@@ -24,7 +24,7 @@ from evaluation.benchmark import (
 )
 from evaluation.benchmarks.data import read_pinned
 from evaluation.benchmarks.gedit import summary
-from evaluation.benchmarks.gedit.rounds import calls_to_make, score_replies
+from evaluation.benchmarks.gedit.rounds import CALLS, MAX_ROUNDS, calls_to_make, score_replies
 from evaluation.records import Answer, Arithmetic, Judgment, Question, Reply, Scored, Unscored, Unusable
 from evaluation.rendered import painted
 from reca_core.contracts.records import Prompt, Sample
@@ -159,6 +159,10 @@ class GEdit:
             )
             for call in calls_to_make(sc, pq)
         ]
+
+    def most_asks(self, prompt: Prompt) -> int:
+        """Both calls in every round."""
+        return len(CALLS) * MAX_ROUNDS
 
     def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
         """Every text is taken; asking again is a new round, decided in ``questions``."""

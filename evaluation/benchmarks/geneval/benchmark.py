@@ -126,6 +126,10 @@ class GenEval:
             if _colour_key(query.clause) not in known and query.indices
         ]
 
+    def most_asks(self, prompt: Prompt) -> int:
+        """For objects, and for colours once per coloured clause."""
+        return 1 + sum(clause.color is not None for clause in self._requirements[prompt.prompt_id].include)
+
     def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
         """A colour reply must name one colour per object; finding nothing is an answer."""
         if question.kind == "colours" and len(reply.labels) != len(question.findings):

@@ -123,6 +123,10 @@ class ImgEdit:
         )
         return [question]
 
+    def most_asks(self, prompt: Prompt) -> int:
+        """Until a reply can be read strictly."""
+        return MAX_ASKS
+
     def parse(self, question: Question, reply: Reply) -> Answer | Unusable:
         """Only a reply that can be read strictly is not asked for again."""
         ratings = read_ratings(reply.text, [question.labels])
