@@ -90,8 +90,22 @@ BASE_LEGS = (
     _base(600, 1.2e-3, _pretraining(3), CaptionSource(seed=800_000, described_fraction=0.05), seed=3),
     _base(600, 1.2e-3, _pretraining(3, 0.5), CaptionSource(seed=900_000, described_fraction=0.05), seed=4),
     _base(450, 1.0e-3, _pretraining(3, 0.5), CaptionSource(seed=1_000_000, described_fraction=0.02), seed=5),
+    _base(
+        400,
+        1.2e-3,
+        _pretraining(3, 0.5),
+        CaptionSource(seed=1_100_000, described_fraction=0.02, finding_fraction=0.7),
+        seed=6,
+    ),
+    _base(
+        300,
+        1.2e-3,
+        _pretraining(3, 0.5),
+        CaptionSource(seed=1_200_000, described_fraction=0.02, finding_fraction=0.85),
+        seed=7,
+    ),
 )
-"""Questions about details, then whole scenes, then details again: why in this order, see docs/tiny.md."""
+"""Details, then whole scenes, then details again, at last the hardest of them: why in this order, see docs/tiny.md."""
 STAGES = (TOKENIZER, *BASE_LEGS)
 log = logging.getLogger(__name__)
 
