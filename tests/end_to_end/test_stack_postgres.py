@@ -1,0 +1,90 @@
+"""The stack on a real PostgreSQL that asks for a password: schedules appear, a run registers one version."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.postgres import PASSWORD, Database, running_database
+from tests.end_to_end.rig import processes_of, save_smallest_janus, settings
+from tests.end_to_end.test_servers import ENDED, Stack, free_port, state_of, trigger, wait_for
+
+pytestmark = [pytest.mark.servers, pytest.mark.postgres, pytest.mark.timeout(900)]
+
+COMMAND_SECONDS = 300.0
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with running_database(free_port()) as started:
+        yield started
+
+
+def reca(home: Path, *words: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+    installed = str(Path(sys.executable).with_name("reca"))
+    return subprocess.run(
+        [installed, *words, "--home", str(home)],
+        env=os.environ | {"PGPASSWORD": password},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def stack(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    started = Stack(tmp_path_factory.mktemp("up"), free_port(), free_port())
+    home = started.root / "home"
+    for part in ("worker", "prefect"):
+        (started.root / f"{part}.log").symlink_to(home / f"stack/{part}.log")
+    ports = ("--prefect-port", str(started.prefect_port), "--mlflow-port", str(started.mlflow_port))
+    try:
+        result = reca(home, "up", *ports, "--database", database.address)
+        assert result.returncode == 0, result.stderr
+        assert "reca_mlflow, reca_prefect" in result.stderr
+        yield started
+    finally:
+        assert reca(home, "down").returncode == 0
+        assert not processes_of(home)
+
+
+def test_a_wrong_password_is_said_and_starts_nothing(database: Database, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    result = reca(home, "up", *ports, "--database", database.address, password="wrong")
+    assert result.returncode == 3
+    assert "password authentication failed" in result.stderr
+    assert not processes_of(home)
+
+
+def test_schedules_create_runs_and_a_run_registers_one_version(
+    stack: Stack, database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = save_smallest_janus(tmp_path_factory.mktemp("model") / "smallest")
+    parameters = settings(model)
+    flow_run_id = trigger(stack, "post-train", {name: v for name, v in parameters.items() if name != "evaluation"})
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ENDED, COMMAND_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    query = {"deployments": {"id": {"any_": [stack.deployment("re-evaluate")["id"]]}}, "limit": 5}
+    runs = wait_for(stack, "prefect", lambda: stack.prefect("POST", "/flow_runs/filter", query), 120)
+    assert {run["auto_scheduled"] for run in runs} == {True}
+    assert database.ask("reca_mlflow", "SELECT name, version FROM model_versions") == [("reca-smallest", 1)]
+    assert database.ask("reca_prefect", f"SELECT state_type FROM flow_run WHERE id = '{flow_run_id}'") == [
+        ("COMPLETED",)
+    ]
+
+
+def test_nothing_of_it_is_in_files_and_the_password_is_in_no_file_or_command_line(stack: Stack) -> None:
+    home = stack.root / "home"
+    assert not list(home.rglob("*.db"))
+    assert json.loads((home / "stack/stack.json").read_text())["database"].startswith("postgresql://reca@127")
+    assert not any(PASSWORD in line for line in processes_of(home).values())
+    written = [file for file in home.rglob("*") if file.is_file()]
+    assert not [file for file in written if PASSWORD.encode() in file.read_bytes()]
