@@ -39,7 +39,7 @@ class JudgeSettings(Config):
     date: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", title="Date")
     """For openai: judges behind an address change. Empty: the day on which this judging began."""
     concurrency: int = unhashed(8, ge=1, le=256, title="Requests at once")
-    """For openai."""
+    """For openai: more may be refused by the endpoint's rate limit."""
     timeout_seconds: float = unhashed(60.0, gt=0, le=3600, title="Seconds per attempt")
     """For openai and vqa: longest wait for one reply."""
     attempts: int = unhashed(5, ge=1, le=100, title="Attempts")
