@@ -49,9 +49,9 @@ class JudgeSettings(Config):
     max_cost_dollars: float = unhashed(0.0, ge=0, title="Most dollars")
     """For openai: needs both prices; 0 is no limit."""
     dollars_per_million_input_tokens: float = unhashed(0.0, ge=0, title="Price of input")
-    """As your endpoint charges."""
+    """As your endpoint charges for what it is sent."""
     dollars_per_million_output_tokens: float = unhashed(0.0, ge=0, title="Price of output")
-    """As your endpoint charges."""
+    """As your endpoint charges for what it replies."""
     pictures_per_batch: int = unhashed(8, ge=1, le=1024, title="Pictures per batch")
     """For detector and onnx: looked at together; results do not depend on it."""
     decoding_processes: int = unhashed(0, ge=0, le=64, title="Decoding processes")
