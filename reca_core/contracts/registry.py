@@ -27,6 +27,7 @@ FAMILIES: dict[str, FamilyEntry] = {
     "harmon": FamilyEntry("reca_core.models.harmon.adapter:Harmon", ("harmon",), 1),
     "bagel": FamilyEntry("reca_core.models.bagel.adapter:Bagel", ("bagel",), 1),
     "showo": FamilyEntry("reca_core.models.showo.adapter:Showo", ("showo",), 1),
+    "openuni": FamilyEntry("reca_core.models.openuni.adapter:OpenUni", ("openuni",), 1),
 }
 
 BUNDLED_MODELS: dict[str, str] = {

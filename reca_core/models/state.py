@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.models.unified import LoadReport
 
-SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
-SHARD_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+SHARD_INDEXES = tuple(f"{name}.index.json" for name in SINGLE_FILES)
 SHOWN_KEYS = 12
 """How many keys of each kind an error message lists."""
 

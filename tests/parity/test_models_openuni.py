@@ -13,9 +13,10 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
-from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config, SiglipVisionConfig
+from transformers import InternVLConfig, Qwen2Config, SiglipVisionConfig
 
-from reca_core.models.openuni import checkpoint, sampler
+from reca_core.models.openuni import checkpoint, sampler, upstream
+from reca_core.models.openuni.configuration import DrawingPlan, LearningPlan
 from reca_core.models.openuni.network import OpenUniNetwork, OpenUniSizes
 from tests.parity.golden_models import Expected, GoldenSet, golden_sets
 
@@ -36,29 +37,12 @@ class Bench:
         return dict(self.network.named_parameters())
 
 
-def vision_config(vit: dict[str, Any]) -> InternVLVisionConfig:
-    return InternVLVisionConfig(
-        hidden_size=vit["hidden_size"],
-        intermediate_size=vit["intermediate_size"],
-        num_hidden_layers=vit["num_hidden_layers"],
-        num_attention_heads=vit["num_attention_heads"],
-        num_channels=vit["num_channels"],
-        patch_size=(vit["patch_size"],) * 2,
-        image_size=(vit["image_size"],) * 2,
-        attention_bias=vit["qkv_bias"],
-        use_qk_norm=vit["qk_normalization"],
-        norm_type=vit["norm_type"],
-        hidden_act=vit["hidden_act"],
-        layer_norm_eps=vit["layer_norm_eps"],
-    )
-
-
 @lru_cache
 def bench(golden: GoldenSet) -> Bench:
     config = golden.config
     vision = {**config["vit"], "image_size": config["vit_input_size"]}
     language = InternVLConfig(
-        vision_config=vision_config(vision).to_dict(),
+        vision_config=upstream.vision_sizes(vision).to_dict(),
         text_config=Qwen2Config(**config["llm"]).to_dict(),
         image_token_id=config["image_token_id"],
         downsample_ratio=SHUFFLE,
@@ -174,3 +158,16 @@ def test_drawing_trace(case: Bench) -> None:
     case.expected.agree("sample.steps", torch.stack([torch.stack([s.velocity, s.before, s.after]) for s in steps]))
     case.expected.agree("sample.latents", latents)
     case.expected.agree("sample.image", case.network.decode_latents(latents))
+
+
+def test_our_schedules_are_the_recorded_ones(case: Bench) -> None:
+    recorded = DPMSolverMultistepScheduler(**case.config["test_scheduler"])
+    drawing = DrawingPlan(flow_shift=case.config["test_scheduler"]["flow_shift"]).scheduler()
+    ours, theirs = (
+        {name: value for name, value in kind.config.items() if name[0] != "_"} for kind in (drawing, recorded)
+    )
+    assert ours == theirs
+    shift = case.config["train_scheduler"]["shift"]
+    learning = LearningPlan(case.config["train_scheduler"]["num_train_timesteps"], shift).scheduler()
+    assert torch.equal(learning.timesteps, case.scheduler.timesteps)
+    assert torch.equal(learning.sigmas, case.scheduler.sigmas)

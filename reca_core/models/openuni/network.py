@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
+from reca_core.models.pictures import channels
 from reca_core.objectives import flow_matching
 from reca_core.objectives.loss_sum import LossSum
 
@@ -37,6 +38,19 @@ class OpenUniSizes:
     queries: int
     transformer: dict[str, Any]
     autoencoder: dict[str, Any]
+
+    @property
+    def picture_tokens(self) -> int:
+        """Embeddings of one picture: patches after the pixel shuffle."""
+        language: Any = self.language
+        patch: Any = language.vision_config.patch_size
+        side = self.understanding_size // int(patch[0] if isinstance(patch, (list, tuple)) else patch)
+        return int((side * language.downsample_ratio) ** 2)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent side."""
+        return int(2 ** (len(self.autoencoder["encoder_block_out_channels"]) - 1))
 
     @property
     def understanding_size(self) -> int:
@@ -69,7 +83,9 @@ class Denoising:
 
 
 class OpenUniNetwork(nn.Module):
-    """All parameters of an OpenUni. The vision-language model and the autoencoder are frozen in every recipe."""
+    """All parameters of an OpenUni. In every recipe the vision-language model and the autoencoder are frozen, by
+    ``requires_grad``: nothing here detaches what a tiny base has to learn.
+    """
 
     lmm: Any  # transformers' and diffusers' classes are passed through untyped
     transformer: Any
@@ -88,35 +104,45 @@ class OpenUniNetwork(nn.Module):
         self.transformer = SanaTransformer2DModel(**sizes.transformer)
         self.vae = AutoencoderDC(**sizes.autoencoder)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.meta_queries.device
+
     # ---- the autoencoder ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
-        """Scaled latents of pixels in [-1, 1]; deterministic."""
-        latents: Tensor = self.vae.encode(pixels).latent * self.vae.config.scaling_factor
+        """Scaled latents of pixels in [-1, 1]; deterministic, float32 also under autocast."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            latents: Tensor = self.vae.encode(pixels.float()).latent * self.vae.config.scaling_factor
         return latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Pixels, about [-1, 1], not clamped."""
-        pixels: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        with torch.autocast(latents.device.type, enabled=False):
+            pixels: Tensor = self.vae.decode(latents.float() / self.vae.config.scaling_factor).sample
         return pixels
+
+    def redrawn(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        """Encoded and decoded, with gradient: what the autoencoder itself learns from."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            redrawn: Tensor = self.vae.decode(self.vae.encode(pixels.float()).latent).sample
+        return redrawn
 
     # ---- seeing ------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def understand(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens width"]:
         """Picture embeddings [B, tokens, D] of pixels in [-1, 1].
 
         Resized after the normalisation, bilinearly and without antialiasing, as the published model was trained.
         """
-        mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
-        std = torch.tensor(IMAGENET_STD, device=pixels.device)[:, None, None]
+        mean, std = channels(IMAGENET_MEAN).to(pixels.device), channels(IMAGENET_STD).to(pixels.device)
         side = self.sizes.understanding_size
         normalised = ((pixels + 1) / 2 - mean) / std
         return self.features(F.interpolate(normalised, size=(side, side), mode="bilinear", align_corners=False))
 
-    @torch.no_grad()
     def features(self, pixels: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch tokens width"]:
         """Picture embeddings of pixels that are already as the encoder wants them."""
         embedded: Tensor = self.lmm.model.get_image_features(pixels).pooler_output

@@ -1,0 +1,229 @@
+"""OpenUni as its authors publish it: one ``.pth`` of what was trained, and the downloads that it was made from.
+
+    <any name>.pth                queries, connector, projector, SANA; rarely the frozen parts too
+    <InternVL3 directory>         config.json (``internvl_chat``), weights in the original layout, tokenizer files
+    <SANA directory>              transformer/, vae/ and scheduler/, as diffusers keeps them
+
+File names: reference "model_goldens", section 3. The directories are looked for inside that of the ``.pth`` and beside
+it, by what they hold; of several, the one whose sizes fit is taken. Frozen parts that the ``.pth`` lacks come from them.
+Pickles are read with ``weights_only=True``, memory-mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import (
+    InternVLConfig,
+    InternVLVisionConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2Tokenizer,
+    SiglipVisionConfig,
+)
+
+from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
+from reca_core.models import directory as common
+from reca_core.models.openuni.chat import IMAGE
+from reca_core.models.openuni.checkpoint import from_upstream
+from reca_core.models.openuni.configuration import DrawingPlan, LearningPlan, OpenUniConfiguration
+from reca_core.models.openuni.network import OpenUniSizes
+from reca_core.models.state import read_state, read_tensors
+
+WEIGHTS = "*.pth"
+LANGUAGE_TYPE = "internvl_chat"
+HEAD_WIDTH = 64
+"""Of the connector: 14 heads for a width of 896, 24 for 1536."""
+LANGUAGE, TRANSFORMER, AUTOENCODER = "lmm.", "transformer.", "vae."
+PRIVATE = "_"
+"""diffusers' configurations say class and version in entries that begin so."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a published OpenUni is made of."""
+
+    configuration: OpenUniConfiguration
+    state: dict[str, Tensor]
+    tokenizer: PreTrainedTokenizerFast
+
+
+def is_upstream(directory: Path) -> bool:
+    """True where a ``.pth`` lies and no configuration of ours."""
+    return any(directory.glob(WEIGHTS)) and not (directory / common.CONFIG).is_file()
+
+
+def read(directory: Path) -> Found:
+    """Configuration and weights under our names.
+
+    Raises PrerequisiteMissing naming a download that is not there, CheckpointRefused for several that fit or for sizes
+    that cannot be told.
+    """
+    trained = read_tensors(_weights_file(directory))
+    shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
+    queries, width = _shape(shapes, "meta_queries")
+    language = _part(directory, "InternVL3", _is_language, lambda place: _language_width(place) == width)
+    sana = _part(directory, "SANA", _is_sana, lambda place: _sana_fits(place, shapes))
+    tokenizer = read_tokenizer(language)
+    schedule = common.read_json(sana / "scheduler" / "scheduler_config.json")
+    transformer, autoencoder = (_diffusers(sana / part) for part in ("transformer", "vae"))
+    sizes = OpenUniSizes(
+        _language_sizes(language, tokenizer), _connector_sizes(shapes), queries, transformer, autoencoder
+    )
+    configuration = OpenUniConfiguration(
+        sizes,
+        side=int(transformer["sample_size"]) * sizes.stride,
+        learning=LearningPlan(shift=float(schedule.get("shift", LearningPlan().shift))),
+        drawing=DrawingPlan(flow_shift=float(schedule.get("flow_shift", DrawingPlan().flow_shift))),
+    )
+    configuration.check(str(directory))
+    frozen = {LANGUAGE: language, TRANSFORMER: sana / "transformer", AUTOENCODER: sana / "vae"}
+    return Found(configuration, from_upstream(completed(trained, frozen)), tokenizer)
+
+
+def completed(trained: Mapping[str, Tensor], frozen: Mapping[str, Path]) -> dict[str, Tensor]:
+    """With all of each part that ``trained`` holds nothing of, from its own directory under the part's prefix."""
+    whole = dict(trained)
+    for prefix, place in frozen.items():
+        if not any(name.startswith(prefix) for name in trained):
+            whole |= {prefix + name: tensor for name, tensor in read_state(place).items()}
+    return whole
+
+
+def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """tokenizer.json as it stands, or Qwen2's vocabulary and merges where the download has no such file."""
+    if (directory / common.TOKENIZER_FILES[0]).is_file():
+        return common.read_tokenizer(directory)
+    if not (directory / "vocab.json").is_file():
+        raise PrerequisiteMissing("no tokenizer files", field=str(directory), remedy="download the directory again")
+    tokenizer: PreTrainedTokenizerFast = Qwen2Tokenizer.from_pretrained(directory)
+    return tokenizer
+
+
+def _weights_file(directory: Path) -> Path:
+    found = sorted(directory.glob(WEIGHTS))
+    if len(found) > 1:
+        raise CheckpointRefused(
+            "several models in one directory",
+            field=str(directory),
+            choices=tuple(path.name for path in found),
+            remedy="keep the one that is meant",
+        )
+    return found[0]
+
+
+def _part(directory: Path, title: str, holds: Callable[[Path], bool], fits: Callable[[Path], bool]) -> Path:
+    """The one directory inside or beside ``directory`` that holds the part and fits."""
+    inside = _directories(directory)
+    found = [place for place in inside if holds(place)]
+    found = found or [place for place in _directories(directory.resolve().parent) if holds(place)]
+    fitting = [place for place in found if fits(place)]
+    if not found:
+        raise PrerequisiteMissing(
+            f"no {title} directory inside it or beside it",
+            field=str(directory),
+            remedy=f"download the {title} that this OpenUni was made from to one of these places",
+        )
+    if len(fitting) != 1:
+        raise CheckpointRefused(
+            f"{len(fitting)} of {len(found)} {title} directories fit the sizes of the weights",
+            field=str(directory),
+            choices=tuple(str(place) for place in fitting or found),
+            remedy=f"keep exactly the {title} that this OpenUni was made from",
+        )
+    return fitting[0]
+
+
+def _directories(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir())
+
+
+def _is_language(place: Path) -> bool:
+    config = place / common.CONFIG
+    return config.is_file() and common.read_json(config).get("model_type") == LANGUAGE_TYPE
+
+
+def _is_sana(place: Path) -> bool:
+    return all((place / part / common.CONFIG).is_file() for part in ("transformer", "vae"))
+
+
+def _language_width(place: Path) -> int:
+    settings = common.read_json(place / common.CONFIG)
+    return int(settings.get("llm_config", {}).get("hidden_size", 0))
+
+
+def _sana_fits(place: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Width, depth and norms of the transformer, so far as the weights hold one, and the caption's channels."""
+    settings = _diffusers(place / "transformer")
+    captions = settings["caption_channels"] == _shape(shapes, "projector.weight")[0]
+    depth = _count(shapes, f"{TRANSFORMER}transformer_blocks.")
+    if not depth:
+        return bool(captions)
+    width = settings["num_attention_heads"] * settings["attention_head_dim"]
+    normed = f"{TRANSFORMER}transformer_blocks.0.attn1.norm_q.weight" in shapes
+    ours = (depth, _shape(shapes, f"{TRANSFORMER}patch_embed.proj.weight")[0], normed)
+    return bool(captions) and ours == (settings["num_layers"], width, bool(settings.get("qk_norm")))
+
+
+def _language_sizes(place: Path, tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
+    settings = common.read_json(place / common.CONFIG)
+    try:
+        words = settings["llm_config"]
+        return InternVLConfig(
+            vision_config=vision_sizes(settings["vision_config"]).to_dict(),
+            text_config=Qwen2Config(**words).to_dict(),
+            image_token_id=tokenizer.get_vocab()[IMAGE],
+            downsample_ratio=settings["downsample_ratio"],
+            tie_word_embeddings=bool(words.get("tie_word_embeddings", settings.get("tie_word_embeddings", False))),
+        )
+    except KeyError as error:
+        raise CheckpointRefused(f"does not say {error.args[0]}", field=str(place / common.CONFIG)) from error
+
+
+def vision_sizes(original: Mapping[str, Any]) -> InternVLVisionConfig:
+    """transformers' configuration of an InternViT from its original one. Raises KeyError for an absent entry."""
+    return InternVLVisionConfig(
+        hidden_size=original["hidden_size"],
+        intermediate_size=original["intermediate_size"],
+        num_hidden_layers=original["num_hidden_layers"],
+        num_attention_heads=original["num_attention_heads"],
+        num_channels=original.get("num_channels", 3),
+        patch_size=(original["patch_size"],) * 2,
+        image_size=(original["image_size"],) * 2,
+        attention_bias=original["qkv_bias"],
+        use_qk_norm=original["qk_normalization"],
+        norm_type=original.get("norm_type", "layer_norm"),
+        hidden_act=original["hidden_act"],
+        layer_norm_eps=original["layer_norm_eps"],
+    )
+
+
+def _connector_sizes(shapes: Mapping[str, tuple[int, ...]]) -> SiglipVisionConfig:
+    """Read off the shapes; the number of heads, which they do not tell, from the width of a published head."""
+    inner, width = _shape(shapes, "connector.layers.0.mlp.fc1.weight")
+    return SiglipVisionConfig(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=_count(shapes, "connector.layers."),
+        num_attention_heads=width // HEAD_WIDTH,
+    )
+
+
+def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
+    if name not in shapes:
+        raise CheckpointRefused(f"missing: {name}", field=WEIGHTS)
+    return shapes[name]
+
+
+def _count(names: Iterable[str], prefix: str) -> int:
+    """How many numbered parts follow a prefix."""
+    return len({name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)})
+
+
+def _diffusers(place: Path) -> dict[str, Any]:
+    settings = common.read_json(place / common.CONFIG)
+    return {name: value for name, value in settings.items() if not name.startswith(PRIVATE)}
