@@ -123,3 +123,8 @@ def working_on() -> set[str]:
             if process.pid != os.getpid():
                 found.add(process.environ().get(RUN_VARIABLE, ""))
     return found - {""}
+
+
+if __name__ == "__main__":  # a server that reca up did not start: PREFECT_API_URL names it
+    furnish()
+    deploy()
