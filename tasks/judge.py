@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from evaluation.records import JudgeRequest, JudgeResult, Judgment, Scored, Unscored
+from evaluation.records import JudgeRequest, JudgeResult, Judgment, Unscored
 from evaluation.registry import numerics_version
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.judging import JudgeSettings
-from reca_core.contracts.records import Prompt, Sample
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import plan, tracking, tracking_models
+from tasks.evidence import JUDGMENTS_FILE, log_evidence, show_scores
 from tasks.home import benchmark_data, current_home
 from tasks.judging import api_key
 from tasks.policies import verb
 from tasks.progress import note
 from tasks.results import Judged, Sampled
 from tasks.run import RunContext
-from tasks.sample import SAMPLES_FILE
 from tasks.stage import Finished, Stage, run_or_reuse
-from tasks.tracking import TrackedRun
 
-JUDGMENTS_FILE = "judgments.jsonl"
 SCORES_FILE = "scores.json"
 ASKED_BY_KEY = ("openai", "published")
 """Judges that may need a key."""
@@ -56,6 +52,7 @@ def judge(run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging
         unscored=reasons(Path(request.output_directory)),
     )
     _log(run, judged, finished.result, evaluation)
+    show_scores(judged)
     return judged
 
 
@@ -127,7 +124,7 @@ def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: Evalu
         tracking.log_dataset(child, judged.benchmark, digest, judged.sampled.directory, "evaluation")
         for table in result.tables.values():
             tracking.log_metrics(child, table.metrics(), model_id, (judged.benchmark, digest))
-        _log_pictures(child, judged, evaluation.preview_prompts)
+        log_evidence(child, judged, evaluation.preview_prompts)
         if not result.outages:
             tracking.mark_finished(child)
     headline = next(iter(judged.table.rows))
@@ -142,53 +139,3 @@ def _params(judged: Judged, evaluation: EvaluationPlan) -> dict[str, object]:
         "model_sha256": judged.model.sha256,
         "benchmark": judged.benchmark,
     }
-
-
-def _log_pictures(child: TrackedRun, judged: Judged, limit: int) -> None:
-    """The per-prompt table and the grid: the same prompts for every model, chosen by place and never by result."""
-    samples_directory = Path(judged.sampled.directory)
-    prompts = [Prompt.model_validate(row) for row in read_jsonl(samples_directory / plan.PROMPTS_FILE)]
-    samples = [Sample.model_validate(row) for row in read_jsonl(samples_directory / SAMPLES_FILE)]
-    judgments = [Judgment.model_validate(row) for row in read_jsonl(Path(judged.directory) / JUDGMENTS_FILE)]
-    columns, rows = per_prompt_table(samples, judgments)
-    tracking.log_table(child, columns, rows)
-    made = [sample for sample in samples if sample.image_path]
-    files = {(sample.prompt_id, sample.seed): samples_directory / sample.image_path for sample in made}
-    shown = [(prompt_id, files.get((prompt_id, seed))) for prompt_id, seed in shown_pictures(prompts, judgments, limit)]
-    grid = [(f"{judged.benchmark}_{prompt_id}", 0, file) for prompt_id, file in shown if file is not None]
-    tracking.log_pictures(child, grid)
-
-
-def per_prompt_table(samples: list[Sample], judgments: list[Judgment]) -> tuple[list[str], list[list[object]]]:
-    """One row per picture: what was asked for, how it scored, or why it did not."""
-    texts = {(sample.prompt_id, sample.seed): sample.text for sample in samples}
-    names = list(dict.fromkeys(name for item in judgments for name in _values(item)))
-    columns = ["prompt_id", "seed", "tag", "prompt", *names, "unscored"]
-    rows: list[list[object]] = [
-        [
-            item.prompt_id,
-            item.seed,
-            item.tag,
-            texts.get((item.prompt_id, item.seed), ""),
-            *(_values(item).get(name) for name in names),
-            item.outcome.reason if isinstance(item.outcome, Unscored) else "",
-        ]
-        for item in judgments
-    ]
-    return columns, rows
-
-
-def _values(judgment: Judgment) -> dict[str, float]:
-    return dict(judgment.outcome.values) if isinstance(judgment.outcome, Scored) else {}
-
-
-def shown_pictures(prompts: list[Prompt], judgments: list[Judgment], limit: int) -> Iterator[tuple[str, int]]:
-    """Prompt id and first seed of the first prompts of each tag in turn."""
-    tags = {judgment.prompt_id: judgment.tag for judgment in judgments}
-    by_tag: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        by_tag.setdefault(tags.get(prompt.prompt_id, ""), []).append(prompt)
-    most = max(map(len, by_tag.values()), default=0)
-    turns = [members[turn] for turn in range(most) for members in by_tag.values() if turn < len(members)]
-    for prompt in turns[:limit]:
-        yield prompt.prompt_id, prompt.seeds[0]

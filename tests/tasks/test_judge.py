@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.records import JudgeResult, Judgment, Scored, Unscored
+from evaluation.records import Finding, JudgeResult, Judgment, Question, Reply, Scored, TranscriptRow, Unscored
 from reca_core.contracts.files import append_jsonl
 from reca_core.contracts.records import Prompt, Sample
 from tasks.compare import metrics
-from tasks.judge import answers_fault, per_prompt_table, reasons, shown_pictures, unanswered
+from tasks.evidence import asked_of, in_words, markdown, per_prompt_table, shown_pictures, worst_pictures
+from tasks.judge import answers_fault, reasons, unanswered
 from tasks.sample import samples_fault
 from tests.tasks.rig import compared, judged, registered
 
@@ -36,10 +37,44 @@ def test_the_table_has_a_row_per_picture_and_no_number_for_unscored_ones() -> No
         Sample(prompt_id=prompt.prompt_id, seed=7, text=prompt.text, image_path=prompt.outputs[0], sha256="")
         for prompt in PROMPTS
     ]
-    columns, rows = per_prompt_table(samples, JUDGMENTS)
-    assert columns == ["prompt_id", "seed", "tag", "prompt", "correct", "unscored"]
-    assert rows[1] == ["1", 7, "single", "t1", 1.0, ""]
-    assert rows[5] == ["5", 7, "colour", "t5", None, "cannot be decoded"]
+    said = [row("0", Reply(text="no")), row("0", Reply(findings=[FOUND]), key="objects", text="")]
+    columns, rows = per_prompt_table(samples, JUDGMENTS, asked_of(iter(said)))
+    assert columns == ["prompt_id", "seed", "tag", "prompt", "picture", "asked and answered", "correct", "unscored"]
+    assert rows[0] == ["0", 7, "single", "t0", "0/7.png", "is it? -> no\nobjects -> ring 0.97", 0.0, ""]
+    assert rows[1] == ["1", 7, "single", "t1", "1/7.png", "", 1.0, ""]
+    assert rows[5] == ["5", 7, "colour", "t5", "5/7.png", "", None, "cannot be decoded"]
+
+
+FOUND = Finding(label="ring", box=(0, 0, 1, 1), score=0.97)
+
+
+def row(prompt_id: str, reply: Reply, key: str = "q", text: str = "is it?") -> TranscriptRow:
+    question = Question(key=key, kind="text" if text else "objects", text=text)
+    return TranscriptRow(prompt_id=prompt_id, seed=7, ask=0, question=question, reply=reply)
+
+
+def test_every_kind_of_reply_has_words() -> None:
+    replies = [
+        Reply(text="no"),
+        Reply(labels=["red", "blue"]),
+        Reply(findings=[FOUND]),
+        Reply(error="HTTP 500"),
+        Reply(),
+    ]
+    assert [in_words(reply) for reply in replies] == ["no", "red, blue", "ring 0.97", "no reply: HTTP 500", "nothing"]
+    (told,) = asked_of(iter([row("0", Reply(text="word " * 1000))])).values()
+    assert len(told) < 500
+
+
+def test_the_worst_pictures_are_those_with_the_lowest_scores_one_per_prompt() -> None:
+    assert worst_pictures(JUDGMENTS, 2) == [("0", 7), ("2", 7)]
+    assert worst_pictures(JUDGMENTS[1:2] + JUDGMENTS[3:4], 8) == []
+    assert worst_pictures([], 8) == []
+
+
+def test_the_artifact_says_unscored_where_there_is_no_number() -> None:
+    table = judged(registered().model, None, ("x",)).table
+    assert "| overall | unscored | unscored to unscored | 3/4 |" in markdown(table)
 
 
 def result(judged_pictures: int, unscored: int, outages: int = 0) -> JudgeResult:
