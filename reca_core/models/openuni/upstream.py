@@ -5,7 +5,7 @@
     <SANA directory>              transformer/, vae/ and scheduler/, as diffusers keeps them
 
 File names: reference "model_goldens", section 3. The directories are looked for inside that of the ``.pth`` and beside
-it, by what they hold; of several, the one whose sizes fit is taken. Frozen parts that the ``.pth`` lacks come from them.
+it, by what they hold; of several, the one that fits is taken. Frozen parts that the ``.pth`` lacks come from there.
 Pickles are read with ``weights_only=True``, memory-mapped.
 """
 
@@ -39,6 +39,8 @@ LANGUAGE_TYPE = "internvl_chat"
 HEAD_WIDTH = 64
 """Of the connector: 14 heads for a width of 896, 24 for 1536."""
 LANGUAGE, TRANSFORMER, AUTOENCODER = "lmm.", "transformer.", "vae."
+ADDED = "added_tokens.json"
+"""Ids of the tokens that InternVL added to Qwen2's."""
 PRIVATE = "_"
 """diffusers' configurations say class and version in entries that begin so."""
 
@@ -95,12 +97,19 @@ def completed(trained: Mapping[str, Tensor], frozen: Mapping[str, Path]) -> dict
 
 
 def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """tokenizer.json as it stands, or Qwen2's vocabulary and merges where the download has no such file."""
+    """tokenizer.json as it stands, or Qwen2's vocabulary and merges where the download has no such file.
+
+    Raises PrerequisiteMissing without either, CheckpointRefused if added tokens get other ids than the download says.
+    """
     if (directory / common.TOKENIZER_FILES[0]).is_file():
         return common.read_tokenizer(directory)
     if not (directory / "vocab.json").is_file():
         raise PrerequisiteMissing("no tokenizer files", field=str(directory), remedy="download the directory again")
     tokenizer: PreTrainedTokenizerFast = Qwen2Tokenizer.from_pretrained(directory)
+    stated = common.read_json(directory / ADDED) if (directory / ADDED).is_file() else {}
+    moved = [token for token, index in stated.items() if tokenizer.get_vocab().get(token) != index]
+    if moved:
+        raise CheckpointRefused(f"other ids than stated for {', '.join(moved)}", field=str(directory / ADDED))
     return tokenizer
 
 
