@@ -175,7 +175,8 @@ class _Judging:
         )
 
     def _progress(self, done: int) -> None:
-        report_progress(Progress(stage=STAGE, done=done, total=len(self.subjects), unit="picture"))
+        unit = "reply" if self.benchmark.task == "describe" else "picture"
+        report_progress(Progress(stage=STAGE, done=done, total=len(self.subjects), unit=unit))
 
 
 def _open(request: JudgeRequest) -> Benchmark:
