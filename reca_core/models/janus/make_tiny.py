@@ -97,13 +97,6 @@ BASE_LEGS = (
         CaptionSource(seed=1_100_000, described_fraction=0.02, finding_fraction=0.7),
         seed=6,
     ),
-    _base(
-        300,
-        1.2e-3,
-        _pretraining(3, 0.5),
-        CaptionSource(seed=1_200_000, described_fraction=0.02, finding_fraction=0.85),
-        seed=7,
-    ),
 )
 """Details, then whole scenes, then details again, at last the hardest of them: why in this order, see docs/tiny.md."""
 STAGES = (TOKENIZER, *BASE_LEGS)
