@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.events.schemas.automations import AutomationCore
@@ -45,7 +45,8 @@ def furnish() -> None:
     """Make pool, queue, limit and automations as they should be."""
     with get_client(sync_client=True) as client:
         _pool(client)
-        client.upsert_global_concurrency_limit_by_name(LIMIT, AT_ONCE)
+        with suppress(ObjectAlreadyExists):  # as with the pool
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=AT_ONCE))
         _automations(client)
 
 

@@ -1,0 +1,66 @@
+"""Recovery, the parts that need no server: the attempt cap, the strict limit, and what the automations listen for."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from prefect.events.schemas.automations import EventTrigger
+
+from deployments.automations import HEARTBEAT, RESUME_TAG, SILENCE_SECONDS, automations, requeue, zombie
+from deployments.stack import LIMIT, POOL, QUEUE
+from deployments.stack_setup import DEPLOYMENTS
+from reca_core.contracts.errors import BadInput, StageFailed
+from tasks.accelerators import LIMIT_VARIABLE, accelerator
+from tasks.policies import RUN_ATTEMPTS_VARIABLE, check_run_attempts
+
+
+def environments() -> list[dict[str, str]]:
+    entries = yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]
+    return [entry["work_pool"]["job_variables"]["env"] for entry in entries]
+
+
+def test_a_run_that_crashed_too_often_fails_and_one_below_the_cap_goes_on() -> None:
+    check_run_attempts(100, {})
+    check_run_attempts(3, {RUN_ATTEMPTS_VARIABLE: "3"})
+    with pytest.raises(StageFailed, match="begun 4 times"):
+        check_run_attempts(4, {RUN_ATTEMPTS_VARIABLE: "3"})
+    with pytest.raises(BadInput, match=RUN_ATTEMPTS_VARIABLE):
+        check_run_attempts(1, {RUN_ATTEMPTS_VARIABLE: "often"})
+
+
+def test_every_deployment_is_capped_limited_and_resumed() -> None:
+    for environment in environments():
+        assert int(environment[RUN_ATTEMPTS_VARIABLE]) > 1
+        assert environment[LIMIT_VARIABLE] == LIMIT
+    document = yaml.safe_load(DEPLOYMENTS.read_text())
+    assert {entry["work_pool"]["name"] for entry in document["deployments"]} == {POOL}
+    assert all(entry["tags"] == [RESUME_TAG] for entry in document["deployments"])
+    assert QUEUE in [entry["work_pool"].get("work_queue_name") for entry in document["deployments"]]
+
+
+def test_silence_is_at_least_three_heartbeats() -> None:
+    for environment in environments():
+        assert 3 * int(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= SILENCE_SECONDS
+
+
+def test_runs_that_rightly_send_no_heartbeat_are_not_called_dead() -> None:
+    trigger = zombie().trigger
+    assert isinstance(trigger, EventTrigger)
+    assert trigger.after == {HEARTBEAT}
+    for state in ("Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "Suspended", "Paused"):
+        assert f"prefect.flow-run.{state}" in trigger.expect
+
+
+def test_only_tagged_runs_are_put_back_in_the_queue() -> None:
+    trigger = requeue().trigger
+    assert isinstance(trigger, EventTrigger)
+    assert f"prefect.tag.{RESUME_TAG}" in str(trigger.match_related)
+    assert len({automation.name for automation in automations()}) == 2
+
+
+def test_without_a_named_limit_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LIMIT_VARIABLE, raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # asking would fail
+    with accelerator():
+        entered = True
+    assert entered
