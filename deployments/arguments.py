@@ -80,6 +80,7 @@ def build() -> Parser:
             _run_options(commands.add_parser(flow.replace("-", "_"), parents=[shared], add_help=False), flow)
     _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))
     _compare(commands.add_parser("compare", parents=[shared], help="compare two sets of results"))
+    _fetch(commands.add_parser("fetch", parents=[shared], help="get a benchmark's own files, each checked by hash"))
     _sampling(commands, shared)
     _stack(commands, shared)
     return parser
@@ -155,6 +156,14 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trained", metavar="B", help="the same, of the other model")
     parser.add_argument("--arithmetic", choices=["corrected", "parity"], default="corrected")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples")
+
+
+def _fetch(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(target="deployments.commands.fetch:fetch")
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="geneval, dpg, imgedit or gedit")
+    parser.add_argument(
+        "--no-pictures", action="store_false", dest="pictures", help="leave out the source pictures of edits"
+    )
 
 
 def _sampling(commands: argparse._SubParsersAction[Parser], shared: Parser) -> None:
