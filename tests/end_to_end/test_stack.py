@@ -1,0 +1,226 @@
+"""`reca up`, `status` and `down` with the real servers: one start serves every test; the last two begin others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.end_to_end.rig import processes_of, save_smallest_janus, settings, wait_until
+from tests.end_to_end.test_servers import (
+    Stack,
+    begin_long_training,
+    flow_processes,
+    free_port,
+    state_of,
+    tracked,
+    wait_for,
+)
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+
+UP_SECONDS = 240.0
+RESUME_SECONDS = 300.0
+IDLE_MEGABYTES = 900.0
+
+
+def reca(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    installed = str(Path(sys.executable).with_name("reca"))
+    return subprocess.run(
+        [installed, *words, "--home", str(home)], capture_output=True, text=True, timeout=UP_SECONDS, check=False
+    )
+
+
+def up(stack: Stack, *more: str) -> subprocess.CompletedProcess[str]:
+    ports = ("--prefect-port", str(stack.prefect_port), "--mlflow-port", str(stack.mlflow_port))
+    return reca(stack.root / "home", "up", *ports, "--json", *more)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    started = Stack(tmp_path_factory.mktemp("up"), free_port(), free_port())
+    (started.root / "worker.log").symlink_to(started.root / "home/stack/worker.log")
+    (started.root / "prefect.log").symlink_to(started.root / "home/stack/prefect.log")
+    try:
+        result = up(started)
+        assert result.returncode == 0, result.stderr
+        yield started
+    finally:
+        reca(started.root / "home", "down")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_smallest_janus(tmp_path_factory.mktemp("model") / "smallest")
+
+
+def status(stack: Stack) -> dict[str, Any]:
+    result = reca(stack.root / "home", "status", "--json")
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert found["exit_code"] == result.returncode
+    return found
+
+
+def opens(link: str) -> bool:
+    """Whether a browser gets a page there."""
+    page = httpx.get(link, headers={"Accept": "text/html"}, timeout=10, follow_redirects=True, trust_env=False)
+    return page.is_success and "<html" in page.text.lower()
+
+
+def test_every_part_answers_below_the_memory_that_is_promised(stack: Stack) -> None:
+    found = status(stack)
+    assert found["exit_code"] == 0
+    assert [part["part"] for part in found["parts"]] == ["prefect", "mlflow", "worker"]
+    assert 0 < sum(part["megabytes"] for part in found["parts"]) < IDLE_MEGABYTES
+
+
+def test_a_second_up_says_that_it_runs_and_starts_nothing(stack: Stack) -> None:
+    before = {part["pid"] for part in status(stack)["parts"]}
+    again = up(stack)
+    assert again.returncode == 0
+    assert "already running" in again.stderr
+    answer = json.loads(again.stdout)
+    assert set(answer["pids"].values()) == before
+    assert all(opens(link) for link in answer["links"].values())
+    assert len(answer["links"]) == 3
+
+
+def test_the_server_is_furnished(stack: Stack) -> None:
+    pool = stack.prefect("GET", "/work_pools/reca")
+    assert (pool["type"], pool["concurrency_limit"]) == ("process", 1)
+    queues = {queue["name"]: queue["priority"] for queue in stack.prefect("POST", "/work_pools/reca/queues/filter", {})}
+    assert queues["re-evaluate"] > queues["default"]
+    assert stack.prefect("GET", "/v2/concurrency_limits/reca-accelerator")["limit"] == 1
+    found = stack.prefect("POST", "/automations/filter", {})
+    assert len(found) == 2
+    assert all(automation["enabled"] for automation in found)
+    for flow in ("prepare", "post-train", "train-then-evaluate", "evaluate", "re-evaluate"):
+        assert stack.deployment(flow)["tags"] == ["resume-auto"]
+    assert stack.prefect("GET", "/admin/settings")["server"]["analytics_enabled"] is False
+
+
+@pytest.mark.parametrize("taken", ["--prefect-port", "--mlflow-port"])
+def test_a_taken_port_is_refused_with_the_holders_pid_and_leaves_nothing_started(tmp_path: Path, taken: str) -> None:
+    other = {"--prefect-port": "--mlflow-port", "--mlflow-port": "--prefect-port"}[taken]
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        result = reca(tmp_path / "home", "up", taken, str(held.getsockname()[1]), other, str(free_port()))
+    assert result.returncode == 3
+    assert f"process {os.getpid()} " in result.stderr
+    assert taken in result.stderr
+    assert not processes_of(tmp_path / "home")
+    assert not list((tmp_path / "home").glob("stack/*"))
+
+
+def _tag(entity: dict[str, Any], key: str) -> str:
+    return next(str(tag["value"]) for tag in entity["tags"] if tag["key"] == key)
+
+
+def kill_everything(home: Path) -> None:
+    """As a power cut: servers, worker, flow run and its children at once."""
+    for pid in processes_of(home):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not processes_of(home), 10)
+
+
+def test_a_run_whose_process_was_killed_goes_on_by_itself(stack: Stack, model: Path) -> None:
+    flow_run_id = begin_long_training(stack, model, 150)
+    for pid in flow_processes(stack):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
+
+
+def test_a_run_that_a_reboot_cut_off_completes_under_the_same_ids(stack: Stack, model: Path) -> None:
+    steps = 200
+    flow_run_id = begin_long_training(stack, model, steps)
+    before = tracked(stack, flow_run_id)["info"]["run_id"]
+    kill_everything(stack.root / "home")
+    result = up(stack)
+    assert result.returncode == 0, result.stderr
+    assert "was cut off" in result.stderr
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
+    assert tracked(stack, flow_run_id)["info"]["run_id"] == before
+    found = stack.tracking("GET", "model-versions/search", {"filter": "name = 'reca-smallest'"})
+    mine = [version for version in found["model_versions"] if _tag(version, "flow_run_id") == flow_run_id]
+    assert len(mine) == 1
+    parent = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{before}'"
+    (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": parent})["runs"]
+    done = json.loads((Path(_tag(training["data"], "run_directory")) / "DONE.json").read_text())
+    assert done["resumed_from_step"] > 0
+    query = {"run_id": training["info"]["run_id"], "metric_key": "train/loss", "max_results": 10 * steps}
+    points = stack.tracking("GET", "metrics/get-history", query)["metrics"]
+    assert sorted(int(point.get("step", 0)) for point in points) == list(range(1, steps + 1))
+
+
+def test_a_run_without_the_stack_goes_on_in_the_same_experiment(stack: Stack, model: Path) -> None:
+    """Down, then the command line alone on the same home: artifacts must not need the server that made them."""
+    home = stack.root / "home"
+    down = reca(home, "down")
+    assert down.returncode == 0
+    assert not processes_of(home)
+    for port in (stack.prefect_port, stack.mlflow_port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    assert not (home / "stack/lock").exists()
+    assert status(stack)["exit_code"] == 3
+    config = stack.root / "config.json"
+    config.write_text(json.dumps(settings(model)))
+    result = reca(home, "run", "train-then-evaluate", "--config", str(config), "--json")
+    assert result.returncode in (0, 5), result.stderr
+
+
+def test_down_finds_what_a_killed_up_left_behind(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    installed = str(Path(sys.executable).with_name("reca"))
+    ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
+    with subprocess.Popen([installed, "up", *ports, "--home", str(home)], stderr=subprocess.DEVNULL) as starting:
+        assert wait_until(lambda: len(processes_of(home)) >= 2, 60)
+        starting.kill()
+    assert processes_of(home)
+    assert reca(home, "down").returncode == 0
+    assert not processes_of(home)
+    assert not (home / "stack/lock").exists()
+    assert json.loads((home / "stack/stack.json").read_text())["parts"] == {}
+    time.sleep(1)
+    assert not processes_of(home)
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"http://127.0.0.1:{ports[1]}/api/health", trust_env=False)
+
+
+def test_in_the_foreground_what_dies_is_started_again_and_an_interrupt_ends_all(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    installed = str(Path(sys.executable).with_name("reca"))
+    ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
+
+    def worker() -> int:
+        parts = json.loads(reca(home, "status", "--json").stdout)["parts"]
+        return int(parts[2]["pid"] or 0) if all(part["answers"] for part in parts) else 0
+
+    words = [installed, "up", "--foreground", *ports, "--home", str(home)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as staying:
+        first = wait_until(worker, 120)
+        assert first
+        os.kill(first, signal.SIGKILL)
+        assert wait_until(lambda: worker() not in (0, first), 60)
+        assert staying.poll() is None
+        staying.terminate()
+        assert staying.wait(60) == 0
+    assert not processes_of(home)
