@@ -50,7 +50,7 @@ class JudgeEntry:
 
 WORLD = "shapeworld"
 """Suffix of the rendered form of a benchmark: prompts, questions and source pictures of the rendered world."""
-PUBLISHED = "published"
+PUBLISHED, REPLY = "published", "reply"
 BENCHMARKS: dict[str, BenchmarkEntry] = {
     "geneval": BenchmarkEntry("evaluation.benchmarks.geneval.benchmark:GenEval", "", "shapeworld", 1),
     "dpg": BenchmarkEntry("evaluation.benchmarks.dpg.benchmark:DpgBench", "", "shapeworld", 1),
@@ -108,6 +108,11 @@ def _world_faults(name: str, suffix: str, settings: JudgeSettings) -> Iterator[B
             field="judge.judge",
             choices=(PUBLISHED, WORLD),
         )
+
+
+def reads_replies(benchmark_id: str) -> bool:
+    """Whether it measures what a model says about pictures, not pictures that it draws. Raises BadInput for none."""
+    return _entry(split_id(benchmark_id)[0]).judge == REPLY
 
 
 def judged_as(benchmark_id: str, settings: JudgeSettings) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from evaluation.records import Comparison, DeltaRow, ScoreRow, ScoreTable
-from evaluation.registry import card, split_id
+from evaluation.registry import card, reads_replies, split_id
 from tasks.report_inputs import BenchmarkPair
 from tasks.report_page import ScoreSection, TableRow, Tone, Verdict
 
@@ -53,9 +53,11 @@ def section(pair: Scores) -> ScoreSection:
 def caption(benchmark: str) -> str:
     """What a number of this id may be compared with."""
     name, (_, suffix) = card(benchmark).name, split_id(benchmark)
+    by_rule = reads_replies(benchmark)
     if not suffix:
-        return f"{name} with its published judge."
-    world = "rendered scenes, read by the world's own reader" if suffix == "shapeworld" else f"the judge {suffix}"
+        return f"{name}, the model's own words read by rule." if by_rule else f"{name} with its published judge."
+    reader = "the model's own words read by rule" if by_rule else "read by the world's own reader"
+    world = f"rendered scenes, {reader}" if suffix == "shapeworld" else f"the judge {suffix}"
     return (
         f"{benchmark}: the rules of {name} on {world}. "
         f"These are not {name} numbers and cannot be compared with published ones."
@@ -81,14 +83,15 @@ def verdict(pair: Scores) -> Verdict:
     if row.delta is None:
         return Verdict("unclear", f"Nothing was measured for {name}.", f"{row.n} pictures were judged on both sides.")
     found = tone(row)
-    return Verdict(found, _headline(found, row), _detail(pair.benchmark, name, row, comparison.n_prompts))
+    what = "understanding" if reads_replies(pair.benchmark) else "generation"
+    return Verdict(found, _headline(found, row, what), _detail(pair.benchmark, name, row, comparison.n_prompts))
 
 
-def _headline(found: Tone, row: DeltaRow) -> str:
+def _headline(found: Tone, row: DeltaRow, what: str) -> str:
     if found == "better":
-        return "Post-training improved generation."
+        return f"Post-training improved {what}."
     if found == "worse":
-        return "Post-training made generation worse."
+        return f"Post-training made {what} worse."
     if row.low is None:
         return "The difference has no interval: too few prompts to say more."
     return "No difference is shown: the interval includes zero."
