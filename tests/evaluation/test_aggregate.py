@@ -70,3 +70,21 @@ def test_draws_depend_on_seed_and_group_only() -> None:
     assert (draws != draw_counts("tag", 7, 50, seed=4)).any()
     assert (draws != draw_counts("other", 7, 50, seed=3)).any()
     assert (draws.sum(axis=1) == 7).all()
+
+
+def test_a_weighted_mean_is_a_ratio_of_sums_and_equal_weights_change_nothing() -> None:
+    clusters, values = ("a", "a", "b", "c"), (1.0, 0.0, 1.0, 1.0)
+    plain, equal = Group("g", clusters, values), Group("g", clusters, values, (1.0,) * 4)
+    rows = [RowData((group,), 4, 4) for group in (plain, equal, Group("g", clusters, values, (2.0, 1.0, 1.0, 0.0)))]
+    first, second, ratio = (score_row(row, resamples=300) for row in rows)
+    assert first == second
+    assert ratio.value == 0.75
+
+
+def test_without_any_weight_there_is_no_number_and_resamples_without_any_are_left_out() -> None:
+    clusters = tuple("abcdefgh")
+    none = Group("g", clusters, (1.0,) * 8, (0.0,) * 8)
+    assert score_row(RowData((none,), 8, 8), resamples=300).value is None
+    rare = Group("g", clusters, (1.0,) * 8, (1.0,) + (0.0,) * 7)
+    found = score_row(RowData((rare,), 8, 8), resamples=300)
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
