@@ -4,10 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lock up down bench clean
+.PHONY: demo test check lock up down clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/reca demo
+
+up: $(VENV)/.runtime
+	$(BIN)/reca up
+
+down: $(VENV)/.runtime
+	$(BIN)/reca down
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
