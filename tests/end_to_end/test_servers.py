@@ -176,6 +176,7 @@ def running(root: Path) -> Iterator[Stack]:
         stack.call("prefect", "work-pool", "create", POOL, "--type", "process")
         stack.call("prefect", "work-pool", "set-concurrency-limit", POOL, "1")
         stack.call("prefect", "work-queue", "create", "re-evaluate", "--pool", POOL, "--priority", "10")
+        stack.call("prefect", "gcl", "create", "reca-accelerator", "--limit", "1")
         stack.call(
             "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "deployments/prefect.yaml")
         )
