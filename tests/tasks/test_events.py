@@ -23,5 +23,5 @@ def test_a_notice_carries_its_sentence_and_its_facts_and_no_fact_can_hide_the_se
 
 
 def test_an_event_that_nobody_listens_to_is_refused() -> None:
-    with pytest.raises(ValueError, match="reca.promotion"):
+    with pytest.raises(ValueError, match=r"reca\.promotion"):
         tell(Notice(event="reca.promoted", model="m", version="1", text="typo"))
