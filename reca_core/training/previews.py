@@ -91,7 +91,7 @@ class Previews:
         append_jsonl(self.run.previews / INDEX, [row.model_dump() for row in rows])
 
     def _watch_colours(self, step: int, pictures: Sequence[Image.Image]) -> None:
-        """Note the cast of what was drawn, and say when training has moved it: RecA can tint a model (data/colour.py)."""
+        """Note the cast of what was drawn, and say when training has moved it: RecA can tint (data/colour.py)."""
         found = statistics_of(colours_of(picture.convert("RGB")) for picture in pictures)
         rows = [{STEP: step, CAST_A: found.cast_a, CAST_B: found.cast_b}]
         append_jsonl(self.run.previews / COLOURS, rows)
@@ -99,8 +99,8 @@ class Previews:
         moved = math.hypot(found.cast_a - first[CAST_A], found.cast_b - first[CAST_B])
         if moved > TINTED:
             log.warning(
-                "the drawn previews' mean colour has moved by %.0f since step %d (a* %+.0f, b* %+.0f now): training may "
-                "be tinting the model; compare the colours of its pictures in prepared.json",
+                "the drawn previews' mean colour has moved by %.0f since step %d (a* %+.0f, b* %+.0f now): training "
+                "may be tinting the model; compare the colours of its pictures in prepared.json",
                 moved,
                 first[STEP],
                 found.cast_a,

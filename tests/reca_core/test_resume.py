@@ -20,7 +20,8 @@ from reca_core.contracts.lifeline import Interrupted, StopRequest
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.training import checkpoint
 from reca_core.training.checkpoint import TrainState
-from tests.reca_core.training_rig import request, train, weights
+from reca_core.training.run import Training
+from tests.reca_core.training_rig import ONE_PROCESS, request, train, weights
 
 NOBODY = 65534
 EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
