@@ -7,6 +7,7 @@ from prefect import flow
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import EvaluationPlan, ModelChoice, SamplingSettings
+from tasks.form import titled
 from tasks.measure import measure_choice
 from tasks.outcome import outcome
 from tasks.run import pipeline_run
@@ -14,6 +15,7 @@ from tasks.validate import check
 
 
 @flow(name="evaluate")
+@titled
 def evaluate(
     model: ModelChoice = ModelChoice(),
     sampling: SamplingSettings = SamplingSettings(),

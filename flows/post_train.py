@@ -14,6 +14,7 @@ from reca_core.contracts.requests import (
     TrainingPlan,
 )
 from tasks.find_model import find_model
+from tasks.form import titled
 from tasks.outcome import outcome
 from tasks.prepare import prepare
 from tasks.register import register
@@ -23,6 +24,7 @@ from tasks.validate import check
 
 
 @flow(name="post-train")
+@titled
 def post_train(
     images: ImageSource = ImageSource(),
     model: ModelChoice = ModelChoice(),

@@ -6,6 +6,7 @@ from prefect import flow
 
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import ImageSource
+from tasks.form import titled
 from tasks.outcome import outcome
 from tasks.prepare import prepare as prepare_pictures
 from tasks.run import pipeline_run
@@ -13,6 +14,7 @@ from tasks.validate import check
 
 
 @flow(name="prepare")
+@titled
 def prepare(images: ImageSource = ImageSource()) -> Outcome:
     """Check pictures, list the unusable ones, and give the set an identity.
 

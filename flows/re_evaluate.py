@@ -8,6 +8,7 @@ from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import EvaluationPlan, SamplingSettings, VersionChoice
 from tasks.find_model import find_versions
+from tasks.form import titled
 from tasks.measure import measure
 from tasks.outcome import outcome
 from tasks.run import pipeline_run
@@ -15,6 +16,7 @@ from tasks.validate import check
 
 
 @flow(name="re-evaluate")
+@titled
 def re_evaluate(
     versions: VersionChoice = VersionChoice(),
     sampling: SamplingSettings = SamplingSettings(),

@@ -19,6 +19,7 @@ from reca_core.contracts.requests import (
 from tasks.compare import compare
 from tasks.conclude import report
 from tasks.find_model import find_model
+from tasks.form import titled
 from tasks.measure import measure
 from tasks.outcome import outcome
 from tasks.prepare import prepare
@@ -29,6 +30,7 @@ from tasks.validate import check
 
 
 @flow(name="train-then-evaluate")
+@titled
 def train_then_evaluate(
     images: ImageSource = ImageSource(),
     model: ModelChoice = ModelChoice(),

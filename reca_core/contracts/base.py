@@ -11,10 +11,31 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 
+def tell_bounds(schema: dict[str, Any]) -> None:
+    """Add to the help of every number of a JSON schema what it may be: forms show help, but no limits."""
+    for field in schema.get("properties", {}).values():
+        words = bounds_in_words(field)
+        if words:
+            field["description"] = f"{field.get('description', '')} {words}".strip()
+
+
+def bounds_in_words(field: dict[str, Any]) -> str:
+    """``From 1 to 100.`` or ``Above 0, at most 1.``; empty for a field without limits."""
+    if "minimum" in field and "maximum" in field:
+        return f"From {field['minimum']:,} to {field['maximum']:,}."
+    limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    told = ", ".join(f"{words} {field[name]:,}" for name, words in limits.items() if name in field)
+    if field.get("minItems"):
+        told = f"at least {field['minItems']} of them"
+    return f"{told[:1].upper()}{told[1:]}." if told else ""
+
+
 class Config(BaseModel):
     """A choice that a person makes. Unknown fields are refused, values never change after creation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=tell_bounds
+    )
 
 
 class Record(BaseModel):

@@ -11,7 +11,7 @@ import pytest
 from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 
-from reca_core.contracts.base import Config
+from reca_core.contracts.base import Config, bounds_in_words
 from reca_core.contracts.records import Outcome
 
 FLOWS = {
@@ -77,6 +77,31 @@ def test_every_number_is_bounded_below_or_is_a_choice(module: str) -> None:
         for name, field in definition["properties"].items():
             if field.get("type") in ("integer", "number"):
                 assert {"minimum", "exclusiveMinimum"} & field.keys(), f"{owner}.{name}"
+                assert bounds_in_words(field) in field["description"], f"{owner}.{name}"
+
+
+def test_every_parameter_has_the_human_title_of_its_settings(module: str) -> None:
+    """Where a parameter says nothing, the form takes the title of what it refers to."""
+    made = schema(module)
+    for name, parameter in made["properties"].items():
+        owner = made["definitions"][parameter["$ref"].rpartition("/")[2]]
+        assert parameter.get("title", owner["title"]) == owner["title"], name
+        assert owner["title"] != name
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ({"minimum": 1, "maximum": 1_000_000}, "From 1 to 1,000,000."),
+        ({"minimum": 0}, "At least 0."),
+        ({"exclusiveMinimum": 0, "maximum": 1}, "Above 0, at most 1."),
+        ({"minimum": 0, "exclusiveMaximum": 1}, "At least 0, below 1."),
+        ({"minItems": 1}, "At least 1 of them."),
+        ({"enum": ["a"]}, ""),
+    ],
+)
+def test_bounds_are_told_in_words(field: dict[str, Any], words: str) -> None:
+    assert bounds_in_words(field) == words
 
 
 def test_every_parameter_starts_from_a_complete_default_instance(module: str) -> None:
