@@ -136,6 +136,7 @@ def places(outcome: Outcome, home: Home) -> list[tuple[str, str]]:
         f"--backend-store-uri {store}   # http://127.0.0.1:5000"
     )
     found.append(("MLflow", outcome.mlflow_url or (mlflow if outcome.mlflow_store else "")))
+    found += [(f"  {name}", url) for name, url in outcome.mlflow_views.items()]
     server = f"PREFECT_HOME={prefect} {tool('prefect')} server start   # http://127.0.0.1:4200"
     found.append(("Prefect", outcome.prefect_url or server))
     return [(name, value) for name, value in found if value]

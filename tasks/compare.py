@@ -10,10 +10,12 @@ from evaluation.records import Comparison
 from reca_core.contracts.files import write_json
 from reca_core.contracts.hashing import HASH_LENGTH, sha256_text
 from reca_core.contracts.requests import EvaluationPlan
-from tasks import tracking
+from tasks import tracking, tracking_views
+from tasks.evidence import grid_keys
 from tasks.home import current_home
 from tasks.policies import verb
 from tasks.progress import note
+from tasks.report_scores import NONE, decimals, difference_in_words, headline_row, number, tone
 from tasks.results import Compared, Judged
 from tasks.run import RunContext
 
@@ -33,9 +35,11 @@ def compare(run: RunContext, base: Judged, trained: Judged, evaluation: Evaluati
         refusal = error.fact
         note(f"compare: refused: {refusal}")
     path = _write(base, trained, comparison) if comparison else ""
+    views = {}
     if comparison:
         tracking.log_metrics(run.tracked, metrics(comparison))
         tracking.log_file(run.tracked, Path(path))
+        views = _show(run, base, trained, comparison, evaluation)
     return Compared(
         stage=f"compare {base.benchmark}",
         seconds=time.monotonic() - began,
@@ -45,7 +49,35 @@ def compare(run: RunContext, base: Judged, trained: Judged, evaluation: Evaluati
         comparison=comparison,
         refusal=refusal,
         path=path,
+        views=views,
     )
+
+
+def _show(
+    run: RunContext, base: Judged, trained: Judged, comparison: Comparison, evaluation: EvaluationPlan
+) -> dict[str, str]:
+    """Say in MLflow which is better and by how much; returns what can be opened, by name."""
+    benchmark = comparison.benchmark
+    headline = headline_row(comparison)
+    row = comparison.rows[headline]
+    digits = decimals([row.base, row.trained])
+    words = f"{tone(row)}: {difference_in_words(row)}, {number(row.base, digits)} → {number(row.trained, digits)}"
+    tracking.log_tags(run.tracked, {benchmark: words})
+    _tag(base, "base", NONE)
+    _tag(trained, tone(row), difference_in_words(row))
+    rows = [headline, *(name for name in comparison.rows if name != headline)]
+    title = f"{trained.model.name} against {base.model.name}, {benchmark}"
+    pictures = grid_keys(base, evaluation.preview_prompts)
+    tracking_views.save_comparison_views(run.tracked, title, benchmark, rows, pictures)
+    links = tracking_views.comparison_links(run.tracked, benchmark)
+    return {f"{benchmark} {name}": getattr(links, name) for name in ("table", "charts", "pictures")} | {
+        "all comparisons": links.everything
+    }
+
+
+def _tag(judged: Judged, verdict: str, difference: str) -> None:
+    tags = {tracking_views.VERDICT_TAG: verdict, tracking_views.DIFFERENCE_TAG: difference}
+    tracking.log_tags_of(judged.mlflow_run_id, tags)
 
 
 def _write(base: Judged, trained: Judged, comparison: Comparison) -> str:

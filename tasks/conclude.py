@@ -10,7 +10,6 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from evaluation.records import DeltaRow
 from reca_core.contracts.hashing import HASH_LENGTH, sha256_text
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import tracking
@@ -20,6 +19,8 @@ from tasks.policies import verb
 from tasks.progress import SERVER_TROUBLE, note, run_logger
 from tasks.report import write_report
 from tasks.report_inputs import BenchmarkPair, Links, Measured, ReportInputs
+from tasks.report_page import TableRow
+from tasks.report_scores import Scores, section
 from tasks.results import Compared, Judged, Prepared, Registered, Reported, Trained
 from tasks.run import RunContext
 
@@ -42,7 +43,10 @@ def report(
     began = time.monotonic()
     path = write_report(report_inputs(run, prepared, trained, registered, pairs, evaluation))
     tracking.log_file(run.tracked, path)
-    _show_in_prefect(pairs)
+    said = markdown(pairs) + links_in_markdown(run, pairs, path)
+    tracking.describe(run.tracked, said)
+    tracking.rename(run.tracked, f"{registered.model.name} against {trained.base.name}")
+    _show_in_prefect(said)
     note(f"report: {path}")
     return Reported(stage="report", seconds=time.monotonic() - began, path=str(path))
 
@@ -70,7 +74,13 @@ def report_inputs(
         data_directory=Path(prepared.data.directory),
         output=current_home().reports / name / REPORT_FILE,
         preview_prompts=evaluation.preview_prompts,
-        links=Links(prefect=run.prefect_url, mlflow=run.tracked.url, mlflow_store=run.tracked.store),
+        links=Links(
+            prefect=run.prefect_url,
+            mlflow=run.tracked.url,
+            mlflow_store=run.tracked.store,
+            views={name: url for pair in pairs for name, url in pair.views.items()},
+            rerun=tracking.rerun_command(run.tracked),
+        ),
         seconds=seconds_of(results),
         reused=tuple(result.stage for result in results if result.reused),
     )
@@ -88,11 +98,11 @@ def _measured(judged: Judged) -> Measured:
     return Measured(judged.model.name, judged.table, Path(judged.sampled.directory), Path(judged.directory))
 
 
-def _show_in_prefect(pairs: Sequence[Compared]) -> None:
+def _show_in_prefect(said: str) -> None:
     if FlowRunContext.get() is None:
         return
     try:
-        create_markdown_artifact(markdown(pairs), key=ARTIFACT_KEY, description="Base and trained model")
+        create_markdown_artifact(said, key=ARTIFACT_KEY, description="Which model is better, and by how much")
     except SERVER_TROUBLE as error:
         run_logger().warning("the comparison could not be stored in Prefect: %s", error)
 
@@ -103,23 +113,30 @@ def markdown(pairs: Sequence[Compared]) -> str:
 
 
 def _section(pair: Compared) -> str:
-    lines = [f"## {cell(pair.benchmark)}"]
-    if pair.comparison is None:
-        return "\n\n".join([*lines, f"Not compared: {cell(pair.refusal)}"])
-    base, trained = cell(pair.base.model.name), cell(pair.trained.model.name)
-    lines += [f"| | {base} | {trained} | difference | 95% interval | prompts |", "|---|---:|---:|---:|---:|---:|"]
-    lines += [_line(name, row) for name, row in pair.comparison.rows.items()]
-    return "\n".join([lines[0], "", *lines[1:]])
+    shown = section(Scores(pair.benchmark, pair.base.table, pair.trained.table, pair.comparison, pair.refusal))
+    said = f"**{cell(shown.verdict.headline)}** {cell(shown.verdict.detail)}"
+    lines = [f"## {cell(pair.benchmark)}", "", said, ""]
+    names = [cell(model.name) for model in (pair.base.model, pair.trained.model)]
+    lines += [f"| | {names[0]} | {names[1]} | difference | 95% interval | judged |", "|---|---:|---:|---:|---:|---:|"]
+    lines += [_line(row) for row in shown.rows]
+    return "\n".join([*lines, "", cell(shown.caption)])
 
 
-def _line(name: str, row: DeltaRow) -> str:
-    interval = f"{_number(row.low)} to {_number(row.high)}"
-    cells = [cell(name), _number(row.base), _number(row.trained), _number(row.delta), interval, str(row.n)]
-    return "| " + " | ".join(cells) + " |"
+def _line(row: TableRow) -> str:
+    cells = [row.name, row.base, row.trained, row.difference, row.interval, row.coverage]
+    return "| " + " | ".join(cell(text) for text in cells) + " |"
 
 
-def _number(value: float | None) -> str:
-    return "unscored" if value is None else f"{value:.3f}"
+def links_in_markdown(run: RunContext, pairs: Sequence[Compared], report: Path) -> str:
+    """Where to look further; addresses are ours alone."""
+    named = {"this run in MLflow": run.tracked.url, **_served_views(run, pairs)}
+    links = [f"- [{cell(name)}]({url})" for name, url in named.items() if url]
+    return "\n".join(["", *links, f"- report: `{report}`"]) + "\n"
+
+
+def _served_views(run: RunContext, pairs: Sequence[Compared]) -> dict[str, str]:
+    """Views of MLflow that a server shows now."""
+    return {name: url for pair in pairs for name, url in pair.views.items()} if run.tracked.url else {}
 
 
 def cell(text: str) -> str:

@@ -17,6 +17,7 @@ from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.records import Prompt, Sample
 from tasks import plan, tracking
 from tasks.progress import SERVER_TROUBLE, run_logger
+from tasks.report_scores import NONE, decimals, number
 from tasks.results import Judged
 from tasks.sample import SAMPLES_FILE
 from tasks.tracking import TrackedRun
@@ -25,6 +26,8 @@ JUDGMENTS_FILE = "judgments.jsonl"
 TRANSCRIPT_FILE = "transcript.jsonl"
 LONGEST_TEXT = 400
 """Characters of a question or reply in the table; all of it is in transcript.jsonl."""
+LONGEST_KEY = 60
+"""Characters of a prompt in the name of its picture: long names are cut in paths."""
 
 Key = tuple[str, int]
 """Prompt id and seed: one picture."""
@@ -44,8 +47,29 @@ def log_evidence(child: TrackedRun, judged: Judged, limit: int) -> None:
         judged.benchmark: shown_pictures(prompts, judgments, limit),
         f"worst {judged.benchmark}": worst_pictures(judgments, limit),
     }
-    pictures = [(f"{name}_{key[0]}", 0, files[key]) for name, keys in grids.items() for key in keys if key in files]
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    pictures = [
+        (picture_key(name, key[0], texts[key[0]]), 0, files[key])
+        for name, keys in grids.items()
+        for key in keys
+        if key in files
+    ]
     tracking.log_pictures(child, pictures)
+
+
+def picture_key(grid: str, prompt_id: str, text: str) -> str:
+    """The name of a prompt's picture in a grid: the words first, since MLflow shows only the beginning."""
+    return tracking.plain_key(f"{text[:LONGEST_KEY]} {prompt_id} {grid}")
+
+
+def grid_keys(judged: Judged, limit: int) -> list[str]:
+    """The keys of the pictures at fixed prompts, as ``log_evidence`` used them."""
+    folder = Path(judged.sampled.directory)
+    prompts = [Prompt.model_validate(row) for row in read_jsonl(folder / plan.PROMPTS_FILE)]
+    judgments = [Judgment.model_validate(row) for row in read_jsonl(Path(judged.directory) / JUDGMENTS_FILE)]
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    shown = shown_pictures(prompts, judgments, limit)
+    return [picture_key(judged.benchmark, prompt_id, texts[prompt_id]) for prompt_id, _ in shown]
 
 
 def per_prompt_table(
@@ -129,12 +153,10 @@ def show_scores(judged: Judged) -> None:
 
 def markdown(table: ScoreTable) -> str:
     """A score table; row names are the benchmark's own words, with nothing of Markdown in them."""
-    lines = ["| | value | 95% interval | scored |", "|---|---:|---:|---:|"]
+    lines = ["| | value | 95% interval | judged |", "|---|---:|---:|---:|"]
+    digits = decimals([row.value for row in table.rows.values()])
     for name, row in table.rows.items():
-        ends = f"{_number(row.low)} to {_number(row.high)}"
-        lines.append(f"| {name} | {_number(row.value)} | {ends} | {row.n_scored}/{row.n_expected} |")
+        ends = f"{number(row.low, digits)} to {number(row.high, digits)}" if row.low is not None else NONE
+        value = "not scored" if row.value is None else number(row.value, digits)
+        lines.append(f"| {name.replace('_', ' ')} | {value} | {ends} | {row.n_scored}/{row.n_expected} |")
     return "\n".join(lines) + "\n"
-
-
-def _number(value: float | None) -> str:
-    return "unscored" if value is None else f"{value:.3f}"

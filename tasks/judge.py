@@ -13,15 +13,17 @@ from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.requests import EvaluationPlan
-from tasks import plan, tracking, tracking_models
+from tasks import plan, tracking, tracking_models, tracking_views
 from tasks.evidence import JUDGMENTS_FILE, log_evidence, show_scores
 from tasks.home import benchmark_data, current_home
 from tasks.judging import api_key
 from tasks.policies import verb
 from tasks.progress import note
+from tasks.report_scores import score_in_words
 from tasks.results import Judged, Sampled
 from tasks.run import RunContext
 from tasks.stage import Finished, Stage, run_or_reuse
+from tasks.tracking import TrackedRun
 
 SCORES_FILE = "scores.json"
 ASKED_BY_KEY = ("openai", "published")
@@ -51,9 +53,9 @@ def judge(run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging
         table=finished.result.tables[evaluation.arithmetic],
         unscored=reasons(Path(request.output_directory)),
     )
-    _log(run, judged, finished.result, evaluation)
+    tracked = _log(run, judged, finished.result, evaluation)
     show_scores(judged)
-    return judged
+    return judged.model_copy(update={"mlflow_run_id": tracked.run_id})
 
 
 def _request(sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings) -> JudgeRequest:
@@ -108,13 +110,13 @@ def reasons(directory: Path) -> list[str]:
     return [f"{count} x {reason}" for reason, count in counted.most_common()]
 
 
-def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: EvaluationPlan) -> None:
+def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: EvaluationPlan) -> TrackedRun:
     """One MLflow run per model and benchmark; its numbers also gather on the model's page."""
     identity = {"stage": "benchmark", "benchmark": judged.benchmark, "request_hash": judged.request_hash}
-    name = f"{judged.benchmark} {judged.model.name}"
-    with tracking.tracked_run(name, identity, {"model": judged.model.name}, run.tracked) as child:
+    name = f"{judged.model.name} {judged.benchmark}"
+    with tracking.tracked_run(name, identity, _tags(judged), run.tracked) as child:
         if tracking.finished(child):
-            return
+            return child
         model_id = (
             tracking_models.logged_model(judged.model, child.run_id, {}, copy=False) if judged.model.family else ""
         )
@@ -128,8 +130,19 @@ def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: Evalu
         if not result.outages:
             tracking.mark_finished(child)
     headline = next(iter(judged.table.rows))
-    value = judged.table.rows[headline].value
-    note(f"{name}: {headline} {'not scored' if value is None else value}")
+    note(f"{name}: {headline} {score_in_words(judged.table.rows[headline])}")
+    return child
+
+
+def _tags(judged: Judged) -> dict[str, str]:
+    row = next(iter(judged.table.rows.values()))
+    return {
+        "model": judged.model.name,
+        "model_sha256": judged.model.sha256,
+        "prompts_sha256": judged.sampled.prompts_sha256,
+        "run_directory": judged.directory,
+        tracking_views.SCORE_TAG: score_in_words(row),
+    }
 
 
 def _params(judged: Judged, evaluation: EvaluationPlan) -> dict[str, object]:

@@ -48,6 +48,9 @@ def outcome(run: RunContext, results: Sequence[StageResult]) -> Outcome:
         mlflow_url=run.tracked.url,
         mlflow_store=run.tracked.store,
         mlflow_run_id=run.tracked.run_id,
+        mlflow_views={
+            name: url for stage in stages if isinstance(stage, Compared) for name, url in stage.views.items()
+        },
         prefect_url=run.prefect_url,
         seconds=seconds_of(stages),
         reused=[stage.stage for stage in stages if stage.reused],

@@ -120,10 +120,14 @@ def commands(inputs: ReportInputs) -> Facts:
         (f"compare again: {pair.benchmark}", ["reca", "--home", str(home), "compare", *_hashes(pair)])
         for pair in answers
     ]
-    if inputs.links.mlflow_store:
+    if inputs.links.mlflow_store and not inputs.links.mlflow:
         store = ["mlflow", "server", "--workers", "1", "--backend-store-uri", inputs.links.mlflow_store]
         found.append(("MLflow, at http://127.0.0.1:5000", store))
     lines = [(name, shlex.join(words)) for name, words in found]
+    if inputs.links.rerun:
+        lines.append(("repeat this run", inputs.links.rerun))
+    if inputs.links.prefect:
+        return tuple(lines)
     prefect = f"PREFECT_HOME={shlex.quote(str(home / 'prefect'))} prefect server start"
     return (*lines, ("Prefect, at http://127.0.0.1:4200", prefect))
 
@@ -134,5 +138,7 @@ def _hashes(pair: BenchmarkPair) -> list[str]:
 
 def links(inputs: ReportInputs) -> Facts:
     """Addresses that a browser may open: http only, whatever a record may claim."""
-    named = (("flow run in Prefect", inputs.links.prefect), ("runs in MLflow", inputs.links.mlflow))
+    waits = "" if inputs.links.mlflow else ", once its server runs (below)"
+    views = [(f"MLflow: {name}{waits}", url) for name, url in inputs.links.views.items()]
+    named = [("flow run in Prefect", inputs.links.prefect), ("run in MLflow", inputs.links.mlflow), *views]
     return tuple((name, url) for name, url in named if url.startswith(("http://", "https://")))

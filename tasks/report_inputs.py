@@ -50,6 +50,10 @@ class Links:
     """Address of the parent run in the MLflow UI; empty where no MLflow server runs."""
     mlflow_store: str = ""
     """Tracking store, for ``mlflow ui --backend-store-uri STORE``."""
+    views: Mapping[str, str] = field(default_factory=dict)
+    """What MLflow shows of the comparisons -> address."""
+    rerun: str = ""
+    """The command that repeats the run."""
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,23 @@ def _interval(row: DeltaRow, digits: int) -> str:
     return f"{number(row.low, digits, sign=True)} to {number(row.high, digits, sign=True)}"
 
 
+def score_in_words(row: ScoreRow) -> str:
+    """``0.512 (0.460 to 0.563)``, with what is missing."""
+    if row.value is None:
+        return f"not scored, {row.n_expected} expected"
+    digits = decimals([row.value])
+    ends = f" ({number(row.low, digits)} to {number(row.high, digits)})" if row.low is not None else ""
+    missing = f", {row.n_scored}/{row.n_expected} scored" if row.n_scored != row.n_expected else ""
+    return f"{number(row.value, digits)}{ends}{missing}"
+
+
+def difference_in_words(row: DeltaRow) -> str:
+    """``+0.052 (+0.010 to +0.094)``; a dash where nothing was measured."""
+    digits = decimals([row.base, row.trained])
+    ends = f" ({_interval(row, digits)})" if row.low is not None else ""
+    return f"{number(row.delta, digits, sign=True)}{ends}"
+
+
 def coverage(base: ScoreRow, trained: ScoreRow) -> str:
     """How many of the expected pictures were judged; both sides where they differ."""
     sides = [f"{row.n_scored}/{row.n_expected}" for row in (base, trained)]

@@ -95,6 +95,8 @@ class Judged(StageResult):
     """In the arithmetic that was asked for."""
     unscored: list[str] = []
     """Why pictures are unscored, each reason once with its count."""
+    mlflow_run_id: str = ""
+    """Of the model on this benchmark."""
 
     @property
     def scores(self) -> Path:
@@ -113,6 +115,8 @@ class Compared(StageResult):
     """Why there is no comparison."""
     path: str = ""
     """Absolute path of comparison.json."""
+    views: dict[str, str] = {}
+    """What MLflow shows of it -> address; empty where there is no comparison."""
 
 
 class Reported(StageResult):

@@ -14,7 +14,9 @@ from prefect.settings import get_current_settings
 from prefect.utilities.urls import url_for
 
 from reca_core.contracts.base import Config, Record
+from reca_core.contracts.files import write_json
 from tasks import tracking
+from tasks.home import current_home
 from tasks.policies import check_run_attempts
 from tasks.progress import SERVER_TROUBLE, run_logger
 from tasks.provenance import current_provenance
@@ -46,8 +48,17 @@ def pipeline_run(flow: str) -> Iterator[RunContext]:
     name = str(prefect_run.name or flow)
     with tracking.tracked_run(f"{flow} {name}", {"flow_run_id": flow_run_id}, tags) as tracked:
         tracking.log_params(tracked, tracking.flat(parameters()))
+        keep_request(flow, tracked)
         _link_to_mlflow(tracked)
         yield RunContext(flow=flow, flow_run_id=flow_run_id, prefect_url=prefect_url, tracked=tracked)
+
+
+def keep_request(flow: str, tracked: TrackedRun) -> None:
+    """What was asked for, whole: ``reca rerun`` repeats it. MLflow's parameters are text, cut at some length."""
+    directory = current_home().flow(tracked.run_id)
+    asked = {name: value.model_dump(mode="json") for name, value in parameters().items()}
+    write_json(directory.request, {"flow": flow, "parameters": asked})
+    tracking.log_file(tracked, directory.request)
 
 
 def page() -> str:

@@ -15,6 +15,7 @@ import functools
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ DIGEST_LENGTH = 36
 """MLflow's own limit for a data set's digest; the full one is a tag."""
 MILLISECONDS = 1000
 TABLE_FILE = "per_prompt.json"
+RERUN_TAG, DESCRIPTION_TAG = "rerun", "mlflow.note.content"
 
 
 class TrackedRun(Record):
@@ -162,9 +164,28 @@ def begin_run(
     found = find_run(linked)
     if found is None:
         found = client().create_run(experiment_id(), tags={**tags, **linked}, run_name=name)
+        describe(_tracked(found), "")
     else:
         client().update_run(found.info.run_id, status="RUNNING")
     return _tracked(found)
+
+
+def describe(run: TrackedRun, text: str) -> None:
+    """The description on a run's page, Markdown; below it the command that repeats the run, which is a tag too."""
+    command = rerun_command(run)
+    repeat = f"Repeat: `{command}`"
+    log_tags(run, {RERUN_TAG: command, DESCRIPTION_TAG: f"{text}\n\n{repeat}" if text else repeat})
+
+
+def rename(run: TrackedRun, name: str) -> None:
+    """What a run is called in tables."""
+    client().update_run(run.run_id, name=name)
+
+
+def rerun_command(run: TrackedRun) -> str:
+    """What a person types to repeat a run, from any directory."""
+    store = ["--mlflow-uri", run.store] if run.store.startswith("http") else []
+    return shlex.join(["reca", "--home", str(current_home().root), *store, "rerun", run.run_id])
 
 
 @contextmanager
@@ -210,9 +231,14 @@ def _text(value: Any) -> str:
 
 def log_tags(run: TrackedRun, tags: Mapping[str, str]) -> None:
     """Tags; later ones win."""
+    log_tags_of(run.run_id, tags)
+
+
+def log_tags_of(run_id: str, tags: Mapping[str, str]) -> None:
+    """The same for a run of which only the id is known."""
     from mlflow.entities import RunTag
 
-    client().log_batch(run.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    client().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def log_metrics(

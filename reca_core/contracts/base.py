@@ -33,9 +33,7 @@ def bounds_in_words(field: dict[str, Any]) -> str:
 class Config(BaseModel):
     """A choice that a person makes. Unknown fields are refused, values never change after creation."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=tell_bounds
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=tell_bounds)
 
 
 class Record(BaseModel):

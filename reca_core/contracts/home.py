@@ -1,6 +1,6 @@
 """The home directory: everything a run reads or writes lies below it, at one place each.
 
-Layout (docs/architecture.md): data/ runs/ samples/ answers/ scores/ reports/ mlflow/ prefect/ cache/.
+Layout (docs/architecture.md): data/ flows/ runs/ samples/ answers/ scores/ reports/ mlflow/ prefect/ cache/.
 Only ``deployments.cli`` turns the default into an absolute path; below it a Home is always absolute.
 """
 
@@ -47,6 +47,10 @@ class Home:
     def prefect(self) -> Path:
         """Prefect's own home in the embedded default: its database and profile never mix with the user's."""
         return self.root / "prefect"
+
+    def flow(self, name: str) -> RunDirectory:
+        """``flows/<MLflow run id>``: request.json, with which a flow run was asked for."""
+        return RunDirectory(self.root / "flows" / name)
 
     def run(self, request_hash: str) -> RunDirectory:
         """``runs/<request_hash>``: one training."""

@@ -225,6 +225,8 @@ class Outcome(Record):
     """Tracking store of the run."""
     mlflow_run_id: str = ""
     """Parent run."""
+    mlflow_views: dict[str, str] = {}
+    """What MLflow shows of the comparisons -> address; of a server on port 5000 where the store is a file."""
     prefect_url: str = ""
     """Flow run in the Prefect UI; empty where there is none."""
     seconds: dict[str, float] = {}

@@ -74,7 +74,7 @@ def test_the_worst_pictures_are_those_with_the_lowest_scores_one_per_prompt() ->
 
 def test_the_artifact_says_unscored_where_there_is_no_number() -> None:
     table = judged(registered().model, None, ("x",)).table
-    assert "| overall | unscored | unscored to unscored | 3/4 |" in markdown(table)
+    assert "| overall | not scored | – | 3/4 |" in markdown(table)
 
 
 def result(judged_pictures: int, unscored: int, outages: int = 0) -> JudgeResult:
