@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lock up down clean
+.PHONY: demo test check bench lock up down clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/reca demo
@@ -24,6 +24,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m deployments.lock --check
+
+# How fast the rooms are: make bench, make bench SECTIONS=judging BENCH_ARGS="--output bench.json"
+bench: $(VENV)/.runtime
+	$(BIN)/python -m deployments.bench $(SECTIONS) $(BENCH_ARGS)
 
 # Writes requirements.lock and requirements-dev.lock from the ranges in pyproject.toml.
 lock: $(VENV)/.dev

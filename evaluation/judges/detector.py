@@ -60,6 +60,10 @@ class DetectionJudge:
         replies |= zip(others, self._colours_replies([tasks[at] for at in others]), strict=True)
         return [replies[at] for at in range(len(tasks))]
 
+    def close(self) -> None:
+        """End the helpers that decode."""
+        self._reader.close()
+
     def _look(self, tasks: Sequence[JudgeTask]) -> list[list[Detection] | str]:
         """What is on each picture, or why it cannot be looked at."""
         pictures = self._reader.read([task.picture for task in tasks])
