@@ -1,24 +1,28 @@
 """Checkpoint files to named tensors, and named tensors into a network: strictly, and without running foreign code.
 
-safetensors are preferred; pickles (``.bin``, ``.pth``) are read with ``weights_only=True`` only, memory-mapped, so a
-checkpoint costs its own size once. Whatever does not fit is an error that names the keys: loading "as far as possible"
-published untouched weights upstream (reference "reca_recipe", section 3.1).
+safetensors are preferred; pickles (``.bin``, ``.pth``) are read with ``weights_only=True`` only (pickles.py). Files are
+memory-mapped and networks are built without memory for their parameters, so a checkpoint costs its own size once.
+Whatever does not fit is an error that names the keys: loading "as far as possible" published untouched weights upstream
+(reference "reca_recipe", section 3.1).
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
+from reca_core.models.pickles import Weights, format_of, read_pickle, weights_in
 from reca_core.models.unified import LoadReport
+from reca_core.models.zero import is_zero, read_zero
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 SHARD_INDEXES = tuple(f"{name}.index.json" for name in SINGLE_FILES)
@@ -57,31 +61,24 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def read_tensors(file: Path, inside: str = "") -> dict[str, Tensor]:
-    """All tensors of one file, memory-mapped on the CPU; of a pickle, those under its entry ``inside`` if one is named.
+def read_tensors(file: Path, inside: str = "", which: Weights = "model") -> dict[str, Tensor]:
+    """All tensors of one file or ZeRO directory, memory-mapped on the CPU.
 
+    Of a pickle those under its entry ``inside`` if one is named, else the entry that frameworks use for ``which``.
     Raises CheckpointRefused if the file is damaged or holds anything but tensors in plain containers.
     """
+    if is_zero(file):
+        if which == "ema":
+            raise CheckpointRefused("a ZeRO directory holds no moving average", field=str(file))
+        return read_zero(file)
+    if file.suffix != ".safetensors":
+        return weights_in(read_pickle(file, format_of(file)), file, which, inside)
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        return load_file(file)
+    except SafetensorError as error:
         raise CheckpointRefused(
-            f"not a readable weights file, or one that wants to run code: {_first_line(error)}",
-            field=str(file),
-            remedy="download the file again; prefer safetensors",
+            f"not a readable weights file: {_first_line(error)}", field=str(file), remedy="download the file again"
         ) from error
-    if inside:
-        if not isinstance(loaded, dict) or inside not in loaded:
-            raise CheckpointRefused(f"has no entry {inside!r}", field=str(file), remedy="download the file again")
-        loaded = loaded[inside]
-    not_tensors = [] if isinstance(loaded, dict) else [type(loaded).__name__]
-    if isinstance(loaded, dict):
-        not_tensors = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
-    if not_tensors:
-        raise CheckpointRefused(f"holds {_listed(not_tensors)}, not tensors alone", field=str(file))
-    return loaded
 
 
 def read_state(directory: Path) -> dict[str, Tensor]:
@@ -95,9 +92,35 @@ def read_state(directory: Path) -> dict[str, Tensor]:
     return state
 
 
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Networks built in this block have parameters of shape alone (device "meta"); buffers are real, for some of them
+    are computed when they are made and stored nowhere. ``fill`` then puts the stored tensors in, without a copy."""
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    try:
+        with no_init_weights():
+            yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
 def compare_keys(network: nn.Module, state: Mapping[str, Tensor], *, may_miss: Iterable[str] = ()) -> LoadReport:
     """Which names of ``state`` do not fit ``network``; ``may_miss`` lists names the family declares derivable."""
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    return compare_shapes(network.state_dict(), state, may_miss=may_miss)
+
+
+def compare_shapes(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, may_miss: Iterable[str] = ()
+) -> LoadReport:
+    """Which names and shapes of ``state`` are not those of ``wanted``."""
+    expected = {name: tensor.shape for name, tensor in wanted.items()}
     missing = sorted(set(expected) - set(state) - set(may_miss))
     unexpected = sorted(set(state) - set(expected))
     mismatched = [

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.initialization import no_init_weights
 
 from reca_core.models import directory as common
 from reca_core.models.bagel import upstream
 from reca_core.models.bagel.checkpoint import FIXED
 from reca_core.models.bagel.configuration import BagelConfiguration
 from reca_core.models.bagel.network import BagelNetwork
-from reca_core.models.state import fill, read_state
+from reca_core.models.state import fill, read_state, without_memory
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def build(configuration: BagelConfiguration, state: Mapping[str, Tensor], where:
 
     Raises CheckpointRefused naming the keys that do not fit.
     """
-    with no_init_weights():
+    with without_memory():
         network = BagelNetwork(configuration.sizes)
     fill(network, state, where, derivable=FIXED)
     return network

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.initialization import no_init_weights
 
 from reca_core.models import directory as common
 from reca_core.models.harmon import upstream
 from reca_core.models.harmon.configuration import HarmonConfiguration
 from reca_core.models.harmon.network import HarmonNetwork
-from reca_core.models.state import fill, read_state
+from reca_core.models.state import fill, read_state, without_memory
 
 TEXT_HEAD, WORDS = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
 
@@ -66,7 +65,7 @@ def build(configuration: HarmonConfiguration, state: Mapping[str, Tensor], where
     """The network with exactly these weights. Raises CheckpointRefused naming the keys that do not fit."""
     language = configuration.sizes.language
     language.tie_word_embeddings = tied(bool(language.tie_word_embeddings), state)
-    with no_init_weights():
+    with without_memory():
         network = HarmonNetwork(configuration.sizes)
     fill(network, state, where, derivable=[TEXT_HEAD] if language.tie_word_embeddings else [])
     network.llm.tie_weights()

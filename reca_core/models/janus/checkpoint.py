@@ -22,10 +22,9 @@ from transformers import (
     JanusVQVAEConfig,
     LlamaConfig,
 )
-from transformers.initialization import no_init_weights
 
 from reca_core.contracts.errors import CheckpointRefused
-from reca_core.models.state import compare_keys, refuse_unless_clean
+from reca_core.models.state import fill, without_memory
 
 DEEPSEEK_TYPE = "multi_modality"
 LM_HEAD, TEXT_EMBEDDINGS = "lm_head.weight", "model.language_model.embed_tokens.weight"
@@ -81,25 +80,12 @@ SIGLIP_SIZES: dict[str, dict[str, Any]] = {
 def build(config: JanusConfig, state: Mapping[str, Tensor], where: Path) -> JanusForConditionalGeneration:
     """The native network with exactly these weights. Raises CheckpointRefused naming the keys that do not fit."""
     config.tie_word_embeddings = _tied(config, state)
-    with no_init_weights():
+    with without_memory():
         network = JanusForConditionalGeneration(config)
     derivable = (LM_HEAD,) if config.tie_word_embeddings else ()
-    refuse_unless_clean(compare_keys(network, state, may_miss=derivable), where)
-    kept = {name: tensor for name, tensor in state.items() if name not in derivable}
-    network.load_state_dict(_unshared(kept), strict=False, assign=True)
+    fill(network, state, where, derivable=derivable)
     network.tie_weights()
     return network
-
-
-def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In float32, each with memory of its own: two names of one stored tensor must not train as one."""
-    taken: set[int] = set()
-    own: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        tensor = tensor.to(torch.float32)
-        own[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
-        taken.add(tensor.data_ptr())
-    return own
 
 
 def _tied(config: JanusConfig, state: Mapping[str, Tensor]) -> bool:

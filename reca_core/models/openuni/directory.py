@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.initialization import no_init_weights
 
 from reca_core.models import directory as common
 from reca_core.models.openuni import upstream
 from reca_core.models.openuni.configuration import OpenUniConfiguration
 from reca_core.models.openuni.network import OpenUniNetwork
-from reca_core.models.state import fill, read_state
+from reca_core.models.state import fill, read_state, without_memory
 
 TEXT_HEAD, WORDS = "lmm.lm_head.weight", "lmm.model.language_model.embed_tokens.weight"
 
@@ -63,7 +62,7 @@ def build(configuration: OpenUniConfiguration, state: Mapping[str, Tensor], wher
     """The network with exactly these weights. Raises CheckpointRefused naming the keys that do not fit."""
     language = configuration.sizes.language
     language.tie_word_embeddings = tied(bool(language.tie_word_embeddings), state)
-    with no_init_weights():
+    with without_memory():
         network = OpenUniNetwork(configuration.sizes)
     fill(network, state, where, derivable=[TEXT_HEAD] if language.tie_word_embeddings else [])
     network.lmm.tie_weights()

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.initialization import no_init_weights
 
 from reca_core.models import directory as common
 from reca_core.models.showo import upstream
 from reca_core.models.showo.configuration import ShowoConfiguration
 from reca_core.models.showo.network import ShowoNetwork
-from reca_core.models.state import fill, read_state
+from reca_core.models.state import fill, read_state, without_memory
 
 PATTERNS = ("tokenizer.quantize.embedding", "tokenizer.quantize.power_vals")
 """Tables of sign patterns in published files: the number of bits says all of them, so they are made, not read."""
@@ -63,7 +62,7 @@ def write(
 
 def build(configuration: ShowoConfiguration, state: Mapping[str, Tensor], where: Path) -> ShowoNetwork:
     """The network with exactly these weights. Raises CheckpointRefused naming the keys that do not fit."""
-    with no_init_weights():
+    with without_memory():
         network = ShowoNetwork(configuration.sizes)
     fill(network, state, where, derivable=PATTERNS)
     return network
