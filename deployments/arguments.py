@@ -81,6 +81,7 @@ def build() -> Parser:
     _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))
     _compare(commands.add_parser("compare", parents=[shared], help="compare two sets of results"))
     _fetch(commands.add_parser("fetch", parents=[shared], help="get a benchmark's own files, each checked by hash"))
+    _convert(commands.add_parser("convert", parents=[shared], help="a checkpoint between our layout and its authors'"))
     _sampling(commands, shared)
     _stack(commands, shared)
     return parser
@@ -163,6 +164,22 @@ def _fetch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("benchmark", metavar="BENCHMARK", help="geneval, dpg, imgedit or gedit")
     parser.add_argument(
         "--no-pictures", action="store_false", dest="pictures", help="leave out the source pictures of edits"
+    )
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(target="deployments.commands.convert:convert")
+    parser.add_argument("--family", metavar="FAMILY", required=True, help="janus, showo, harmon, openuni or bagel")
+    parser.add_argument(
+        "--from", metavar="SRC", required=True, dest="source", help="directory, weights file, run directory or hub id"
+    )
+    parser.add_argument("--to", metavar="DST", required=True, dest="destination", help="not there yet, or empty")
+    parser.add_argument(
+        "--layout", choices=["reca", "upstream"], required=True, help="ours, or the one that its authors publish"
+    )
+    parser.add_argument("--base", metavar="DIR", default="", help="what the weights were trained from; gives the rest")
+    parser.add_argument(
+        "--weights", choices=["model", "ema"], help="of a trained model that keeps both; never ema unless asked"
     )
 
 

@@ -1,4 +1,4 @@
-"""The compute plane's front door: ``python -m reca_core.launch {train|sample|prepare} REQUEST.json``.
+"""The compute plane's front door: ``python -m reca_core.launch {train|sample|prepare|convert} REQUEST.json``.
 
 Started as a child by the control plane, or by hand. It imports nothing heavy until the command is known, ties its life
 to its parent's before it does, and turns errors into exit statuses (``reca_core.contracts.errors``). A training of more
@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from reca_core.contracts.base import Config
+from reca_core.contracts.conversion import ConvertRequest
 from reca_core.contracts.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[type[Config], str]] = {
     "train": (TrainRequest, "reca_core.training.run"),
     "sample": (SampleRequest, "reca_core.sampling"),
     "prepare": (PrepareRequest, "reca_core.data.prepare"),
+    "convert": (ConvertRequest, "reca_core.conversion.run"),
 }
 """Command -> its request and the module whose ``main`` takes one."""
 ARGUMENTS = 2

@@ -20,14 +20,22 @@ class FamilyEntry:
     """Values of ``model_type`` in config.json that mean this family."""
     numerics_version: int
     """Raised by whoever changes a training or sampling result of this family."""
+    conversion: str = ""
+    """Module that translates its authors' files (``Conversion`` of reca_core/models/published.py); empty: none."""
 
 
 FAMILIES: dict[str, FamilyEntry] = {
-    "janus": FamilyEntry("reca_core.models.janus.adapter:Janus", ("janus", "multi_modality"), 1),
-    "harmon": FamilyEntry("reca_core.models.harmon.adapter:Harmon", ("harmon",), 1),
-    "bagel": FamilyEntry("reca_core.models.bagel.adapter:Bagel", ("bagel",), 1),
-    "showo": FamilyEntry("reca_core.models.showo.adapter:Showo", ("showo",), 1),
-    "openuni": FamilyEntry("reca_core.models.openuni.adapter:OpenUni", ("openuni",), 1),
+    "janus": FamilyEntry(
+        "reca_core.models.janus.adapter:Janus", ("janus", "multi_modality"), 1, "reca_core.models.janus.conversion"
+    ),
+    "harmon": FamilyEntry(
+        "reca_core.models.harmon.adapter:Harmon", ("harmon",), 1, "reca_core.models.harmon.conversion"
+    ),
+    "bagel": FamilyEntry("reca_core.models.bagel.adapter:Bagel", ("bagel",), 1, "reca_core.models.bagel.conversion"),
+    "showo": FamilyEntry("reca_core.models.showo.adapter:Showo", ("showo",), 1, "reca_core.models.showo.conversion"),
+    "openuni": FamilyEntry(
+        "reca_core.models.openuni.adapter:OpenUni", ("openuni",), 1, "reca_core.models.openuni.conversion"
+    ),
 }
 
 BUNDLED_MODELS: dict[str, str] = {

@@ -51,12 +51,17 @@ def write(
     ``state`` must name every stored number once: tied tensors are left out by the caller.
     """
     with replacing(directory) as scratch:
-        write_json(scratch / CONFIG, {name: value for name, value in settings.items() if name != DRAWING})
-        if DRAWING in settings:
-            write_json(scratch / GENERATION, settings[DRAWING])
+        write_settings(scratch, settings)
         write_weights(scratch, state)
     for name, content in companions.items():
         atomic_write_bytes(directory / name, content)
+
+
+def write_settings(directory: Path, settings: Mapping[str, Any]) -> None:
+    """config.json, and generation_config.json from the entry ``drawing``."""
+    write_json(directory / CONFIG, {name: value for name, value in settings.items() if name != DRAWING})
+    if DRAWING in settings:
+        write_json(directory / GENERATION, settings[DRAWING])
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
@@ -129,6 +134,12 @@ def read_templates(directory: Path) -> tuple[str, ...]:
     if not lines:
         raise CheckpointRefused("the file is empty", field=str(path), remedy="delete it to use the general list")
     return lines
+
+
+def need_config(directory: Path) -> Path:
+    """``directory`` if it has a config.json. Raises PrerequisiteMissing otherwise."""
+    read_json(directory / CONFIG)
+    return directory
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from reca_core.contracts.errors import CheckpointRefused
+from reca_core.models.published import SizesUnknown
 
 _RENAMES = (
     (r"^(encoder|decoder)\.mid\.block_1\.", r"\1.mid_block.resnets.0."),
@@ -26,7 +27,20 @@ _RENAMES = (
     (r"^encoder\.down\.(\d+)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
     (r"\.nin_shortcut\.", ".conv_shortcut."),
 )
+_BACK = (
+    (r"^(encoder|decoder)\.mid_block\.resnets\.0\.", r"\1.mid.block_1."),
+    (r"^(encoder|decoder)\.mid_block\.resnets\.1\.", r"\1.mid.block_2."),
+    (r"^(encoder|decoder)\.mid_block\.attentions\.0\.", r"\1.mid.attn_1."),
+    (r"^(encoder|decoder)\.conv_norm_out\.", r"\1.norm_out."),
+    (r"^encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\.", r"encoder.down.\1.block.\2."),
+    (r"^encoder\.down_blocks\.(\d+)\.attentions\.(\d+)\.", r"encoder.down.\1.attn.\2."),
+    (r"^encoder\.down_blocks\.(\d+)\.downsamplers\.0\.", r"encoder.down.\1.downsample."),
+    (r"\.conv_shortcut\.", ".nin_shortcut."),
+)
 _ATTENTION = (("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0"))
+_ORIGINAL_ATTENTION = {diffusers: original for original, diffusers in _ATTENTION}
+MATRIX, CONVOLUTION = 2, 4
+"""Dimensions of an attention weight here and there."""
 
 
 def arguments_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -40,7 +54,7 @@ def arguments_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         channels = tuple(shapes[f"encoder.down.{level}.block.0.conv2.weight"][0] for level in range(levels))
         latent, pictures = shapes["decoder.conv_in.weight"][1], shapes["encoder.conv_in.weight"][1]
     except KeyError as error:
-        raise CheckpointRefused(f"the autoencoder has no {error}", field="autoencoder") from error
+        raise SizesUnknown([error.args[0]], field="autoencoder") from error
     attention = [any(name.startswith(f"encoder.down.{level}.attn.") for name in shapes) for level in range(levels)]
     blocks = {name.split(".")[4] for name in shapes if name.startswith("encoder.down.0.block.")}
     return {
@@ -82,12 +96,33 @@ def from_original(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]
     return {diffusers_name(name, levels): _as_matrix(name, tensor) for name, tensor in state.items()}
 
 
-def to_original(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse, in the key set and shapes of ``like``, an original state dict. Raises KeyError for a key too few."""
-    levels = level_count(like)
-    return {name: state[diffusers_name(name, levels)].reshape(tensor.shape) for name, tensor in like.items()}
+def original_name(name: str, levels: int) -> str:
+    """The original key of a diffusers key: the inverse of ``diffusers_name``."""
+    attention = re.match(r"^(.*\.attentions\.\d+\.)(group_norm|to_q|to_k|to_v|to_out\.0)\.(weight|bias)$", name)
+    if attention:
+        name = f"{attention[1]}{_ORIGINAL_ATTENTION[attention[2]]}.{attention[3]}"
+    level = re.match(r"^decoder\.up_blocks\.(\d+)\.(resnets\.(\d+)|upsamplers\.0)\.", name)
+    if level:
+        part = f"block.{level[3]}." if level[3] is not None else "upsample."
+        name = f"decoder.up.{levels - 1 - int(level[1])}.{part}{name[level.end() :]}"
+    for pattern, replacement in _BACK:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def to_original(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """The inverse of ``from_original``: attention weights become 1x1 convolutions again."""
+    renamed = {original_name(name, levels): tensor for name, tensor in state.items()}
+    return {name: _as_convolution(name, tensor) for name, tensor in renamed.items()}
+
+
+def _is_attention(name: str) -> bool:
+    return re.search(r"\.attn(_1|\.\d+)\.", name) is not None
+
+
+def _as_convolution(name: str, tensor: Tensor) -> Tensor:
+    return tensor[..., None, None] if _is_attention(name) and tensor.dim() == MATRIX else tensor
 
 
 def _as_matrix(name: str, tensor: Tensor) -> Tensor:
-    is_attention = re.search(r"\.attn(_1|\.\d+)\.", name) is not None
-    return tensor[..., 0, 0] if is_attention and tensor.dim() == 4 else tensor
+    return tensor[..., 0, 0] if _is_attention(name) and tensor.dim() == CONVOLUTION else tensor

@@ -83,8 +83,17 @@ def read_tensors(file: Path, inside: str = "", which: Weights = "model") -> dict
 
 def read_state(directory: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint directory. Raises CheckpointRefused if two shards hold the same name."""
+    return _joined(weight_files(directory))
+
+
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """All tensors of the shards that an index names. Raises as ``read_state`` and ``weight_files`` do."""
+    return _joined(_shards(index))
+
+
+def _joined(files: Iterable[Path]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for file in weight_files(directory):
+    for file in files:
         for name, tensor in read_tensors(file).items():
             if name in state:
                 raise CheckpointRefused(f"{name} is in two shards", field=str(file))
@@ -103,7 +112,7 @@ def without_memory() -> Iterator[None]:
         if parameter is not None:
             module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign,assignment]
     try:
         with no_init_weights():
             yield

@@ -5,8 +5,8 @@
     <directory>/[global_stepN/][bf16_]zero_pp_rank_R_mp_rank_00_optim_states.pt  the float32 masters, one part per rank
 
 ``latest`` names the sub-folder where there is one. The masters are preferred: RecA's steps are smaller than the last
-bit of a bfloat16 weight. A group of masters is one flat vector: stages 1 and 2 cut it in equal parts, stage 3 cuts every
-parameter (DeepSpeed's documentation of its "universal" and "zero_to_fp32" conversions). Pickles: pickles.py.
+bit of a bfloat16 weight. A group of masters is one flat vector: stages 1 and 2 cut it in equal parts, stage 3 cuts
+every parameter (DeepSpeed's documentation of its "zero_to_fp32" conversion). Pickles: pickles.py.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def _flat(model: Mapping[str, Any], ranks: Sequence[Mapping[str, Any]], stage: i
     return masters
 
 
-def _sharded(
-    models: Sequence[Mapping[str, Any]], ranks: Sequence[Mapping[str, Any]], place: Path
-) -> dict[str, Tensor]:
+def _sharded(models: Sequence[Mapping[str, Any]], ranks: Sequence[Mapping[str, Any]], place: Path) -> dict[str, Tensor]:
     """Stage 3: every parameter is cut in equal parts, the last one padded; a rank holds its parts in one vector."""
     vectors = [torch.cat(list(rank[PARTS[SHARDED_STAGE]])) for rank in ranks]
     masters: dict[str, Tensor] = {}

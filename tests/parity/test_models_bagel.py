@@ -13,10 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen2Config, SiglipVisionConfig
 
-from reca_core.models.bagel import checkpoint
-from reca_core.models.bagel.network import BagelNetwork, BagelSizes, Noised, flow_loss, shifted_time
+from reca_core.models.bagel import checkpoint, upstream
+from reca_core.models.bagel.network import BagelNetwork, Noised, flow_loss, shifted_time
 from reca_core.models.bagel.packing import Item, Pack, Packer, Specials
 from reca_core.models.bagel.sampler import Context, Drawer, FlowSettings
 from tests.parity.golden_models import Expected, GoldenSet, golden_sets
@@ -75,33 +74,9 @@ class Bench:
 @lru_cache
 def bench(golden: GoldenSet) -> Bench:
     config = golden.config
-    vae = config["vae"]
-    blocks = len(vae["ch_mult"])
-    autoencoder: dict[str, Any] = {
-        "in_channels": vae["in_channels"],
-        "out_channels": vae["out_ch"],
-        "down_block_types": ("DownEncoderBlock2D",) * blocks,
-        "up_block_types": ("UpDecoderBlock2D",) * blocks,
-        "block_out_channels": tuple(vae["ch"] * m for m in vae["ch_mult"]),
-        "layers_per_block": vae["num_res_blocks"],
-        "latent_channels": vae["z_channels"],
-        "use_quant_conv": False,
-        "use_post_quant_conv": False,
-        "scaling_factor": vae["scale_factor"],
-        "shift_factor": vae["shift_factor"],
-    }
-    sizes = BagelSizes(
-        language=Qwen2Config(**config["llm"]),
-        vision=SiglipVisionConfig(**config["vit"]),
-        autoencoder=autoencoder,
-        latent_channels=vae["z_channels"],
-        vae_downsampling=vae["downsample"],
-        latent_patch=config["latent_patch_size"],
-        latent_per_side=config["max_latent_size"],
-        vit_per_side=config["vit_max_num_patch_per_side"],
-    )
-    network = BagelNetwork(sizes).eval()
-    state = checkpoint.from_upstream(golden.tensors("weights"), golden.tensors("vae"), blocks)
+    found = upstream.find(golden.folder)
+    network = BagelNetwork(found.configuration.sizes).eval()
+    state = checkpoint.from_upstream(found.state, len(config["vae"]["ch_mult"]))
     network.load_state_dict(state, strict=True)
     special = config["special"]
     specials = Specials(
@@ -136,12 +111,11 @@ def test_the_autoencoder_samples_and_decodes(case: Bench) -> None:
 
 
 def test_upstream_names_come_back(case: Bench) -> None:
-    like = case.golden.tensors("vae")
-    weights, autoencoder = checkpoint.to_upstream(case.network.state_dict(), like)
-    assert all(torch.equal(autoencoder[name], tensor) for name, tensor in like.items())
-    original = case.golden.tensors("weights")
-    assert original.keys() == weights.keys()
-    assert all(torch.equal(weights[name], tensor) for name, tensor in original.items())
+    autoencoder = {checkpoint.AUTOENCODER + name: tensor for name, tensor in case.golden.tensors("vae").items()}
+    theirs = case.golden.tensors("weights") | autoencoder
+    ours = checkpoint.to_upstream(case.network.state_dict(), len(case.config["vae"]["ch_mult"]))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
 def pack_names(case: Bench) -> list[str]:

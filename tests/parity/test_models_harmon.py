@@ -12,14 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Qwen2Config
 
-from reca_core.models.harmon import checkpoint, sampler
-from reca_core.models.harmon.mar import MarConfiguration, masked_by_order, masked_count
+from reca_core.models.harmon import checkpoint, sampler, upstream
+from reca_core.models.harmon.mar import masked_by_order, masked_count
 from reca_core.models.harmon.network import (
     Drawing,
     HarmonNetwork,
-    HarmonSizes,
     diffusion_rows,
     scaled_gradient,
 )
@@ -55,49 +53,13 @@ class Bench:
         return self.tables.kept(gaussian_diffusion.evenly_spaced(TRAIN_STEPS, kept))
 
 
-def autoencoder_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    vae = config["vae"]
-    levels = range(len(vae["ch_mult"]))
-    attention = [vae["resolution"] // 2**level in vae["encoder_attn_resolutions"] for level in levels]
-    return {
-        "down_block_types": tuple("AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attention),
-        "up_block_types": ("UpDecoderBlock2D",) * len(levels),
-        "block_out_channels": tuple(vae["ch"] * m for m in vae["ch_mult"]),
-        "layers_per_block": vae["num_res_blocks"],
-        "latent_channels": vae["embed_dim"],
-    }
-
-
 @lru_cache
 def bench(golden: GoldenSet) -> Bench:
     config = golden.config
-    mar = config["mar"]
-    sizes = HarmonSizes(
-        language=Qwen2Config(**config["llm"]),
-        mar=MarConfiguration(
-            latent_channels=mar["vae_embed_dim"] * mar["patch_size"] ** 2,
-            width=mar["encoder_embed_dim"],
-            encoder_depth=mar["encoder_depth"],
-            decoder_depth=mar["decoder_depth"],
-            decoder_width=mar["decoder_embed_dim"],
-            encoder_heads=mar["encoder_num_heads"],
-            decoder_heads=mar["decoder_num_heads"],
-            native_side=mar["img_size"] // mar["vae_stride"] // mar["patch_size"],
-            buffer=mar["buffer_size"],
-            mlp_ratio=mar["mlp_ratio"],
-            norm_epsilon=mar["norm_eps"],
-            head_depth=mar["diffloss_d"],
-            head_width=mar["diffloss_w"],
-            classes=mar["class_num"],
-        ),
-        autoencoder=autoencoder_arguments(config),
-        latent_scale=config["vae_scale"],
-        latent_patch=mar["patch_size"],
-    )
-    network = HarmonNetwork(sizes).eval()
+    found = upstream.find(golden.folder)
+    network = HarmonNetwork(found.configuration.sizes).eval()
     levels = len(config["vae"]["ch_mult"])
-    state = checkpoint.from_upstream(golden.tensors("weights"), golden.tensors("vae"), levels)
-    network.load_state_dict(state, strict=True)
+    network.load_state_dict(checkpoint.from_upstream(found.state, levels), strict=True)
     inputs = golden.tensors("inputs")
     tables = gaussian_diffusion.cosine_tables(TRAIN_STEPS)
     latents = network.encode_pixels(inputs["pixel_values"])
@@ -118,10 +80,11 @@ def test_the_autoencoder(case: Bench) -> None:
 
 
 def test_upstream_names_come_back(case: Bench) -> None:
-    originals = case.golden.tensors("weights"), case.golden.tensors("vae")
-    for ours, theirs in zip(checkpoint.to_upstream(case.network.state_dict(), originals[1]), originals, strict=True):
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    autoencoder = {checkpoint.AUTOENCODER + name: tensor for name, tensor in case.golden.tensors("vae").items()}
+    theirs = case.golden.tensors("weights") | autoencoder
+    ours = checkpoint.to_upstream(case.network.state_dict(), len(case.config["vae"]["ch_mult"]))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
 def test_schedule_and_position_tables(case: Bench) -> None:

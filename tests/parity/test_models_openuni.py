@@ -13,11 +13,10 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
-from transformers import InternVLConfig, Qwen2Config, SiglipVisionConfig
 
 from reca_core.models.openuni import checkpoint, sampler, upstream
 from reca_core.models.openuni.configuration import DrawingPlan, LearningPlan
-from reca_core.models.openuni.network import OpenUniNetwork, OpenUniSizes
+from reca_core.models.openuni.network import OpenUniNetwork
 from tests.parity.golden_models import Expected, GoldenSet, golden_sets
 
 pytestmark = pytest.mark.goldens
@@ -40,18 +39,9 @@ class Bench:
 @lru_cache
 def bench(golden: GoldenSet) -> Bench:
     config = golden.config
-    vision = {**config["vit"], "image_size": config["vit_input_size"]}
-    language = InternVLConfig(
-        vision_config=upstream.vision_sizes(vision).to_dict(),
-        text_config=Qwen2Config(**config["llm"]).to_dict(),
-        image_token_id=config["image_token_id"],
-        downsample_ratio=SHUFFLE,
-        tie_word_embeddings=config["llm"]["tie_word_embeddings"],
-    )
-    connector = SiglipVisionConfig(**config["connector"], hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
-    sizes = OpenUniSizes(language, connector, config["num_queries"], config["sana"], config["vae"])
-    network = OpenUniNetwork(sizes).eval()
-    network.load_state_dict(checkpoint.from_upstream(golden.tensors("weights")), strict=True)
+    found = upstream.find(golden.folder)
+    network = OpenUniNetwork(found.configuration.sizes).eval()
+    network.load_state_dict(checkpoint.from_upstream(found.state), strict=True)
     network.lmm.requires_grad_(False)
     network.vae.requires_grad_(False)
     scheduler = FlowMatchEulerDiscreteScheduler(**config["train_scheduler"])
@@ -65,7 +55,8 @@ def case(request: pytest.FixtureRequest) -> Bench:
 
 def test_upstream_names_come_back(case: Bench) -> None:
     theirs = case.golden.tensors("weights")
-    ours = checkpoint.to_upstream(case.network.state_dict(), theirs)
+    ours = checkpoint.to_upstream(case.network.state_dict())
+    assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 

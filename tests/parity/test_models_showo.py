@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, PhiConfig
 
-from reca_core.models.showo import checkpoint, sampler
-from reca_core.models.showo.magvit import MagvitConfiguration, bit_entropy, commitment
-from reca_core.models.showo.network import ShowoNetwork, ShowoSizes
+from reca_core.models.showo import checkpoint, sampler, upstream
+from reca_core.models.showo.magvit import bit_entropy, commitment
+from reca_core.models.showo.network import ShowoNetwork
 from reca_core.models.showo.pictures import smaller
 from reca_core.models.showo.sequence import (
     ClipLayout,
@@ -63,7 +62,7 @@ class Bench:
     def parameters(self) -> dict[str, nn.Parameter]:
         named = dict(self.network.named_parameters())
         return {
-            checkpoint.upstream_name(name)[1]: parameter
+            checkpoint.upstream_name(name): parameter
             for name, parameter in named.items()
             if name.startswith(("language_model.", "projector."))
         }
@@ -108,19 +107,9 @@ def given(ids: Tensor, codes: Tensor) -> Tensor:
 @lru_cache
 def bench(golden: GoldenSet) -> Bench:
     config = golden.config
-    sizes = config["vq"]
-    magvit = MagvitConfiguration(
-        sizes["ch"],
-        tuple(sizes["enc_ch_mult"]),
-        tuple(sizes["enc_num_res_blocks"]),
-        tuple(sizes["dec_ch_mult"]),
-        tuple(sizes["dec_num_res_blocks"]),
-        sizes["z_channels"],
-    )
-    phi = PhiConfig(**{**config["phi"], "vocab_size": config["showo"]["vocab_size"], "qk_layernorm": True})
-    network = ShowoNetwork(ShowoSizes(phi, magvit, CLIPVisionConfig(**config["clip"]))).eval()
-    parts = {part: golden.tensors(part) for part in (checkpoint.WEIGHTS, checkpoint.TOKENIZER, checkpoint.CLIP)}
-    network.load_state_dict(checkpoint.from_upstream(parts), strict=True)
+    found = upstream.find(golden.folder)
+    network = ShowoNetwork(found.configuration.sizes).eval()
+    network.load_state_dict(checkpoint.from_upstream(found.state), strict=True)
     inputs = golden.tensors("inputs")
     special = SpecialIds.from_sizes(
         config["showo"]["llm_vocab_size"], config["showo"]["vocab_size"], config["bos"], config["bos"]

@@ -81,7 +81,8 @@ def test_fixed_tables_may_be_absent_and_are_never_believed(
 def test_the_published_latent_table_has_64_a_side(published: Path, model: Bagel) -> None:
     language, vision = (json.loads((published / name).read_text()) for name in ("llm_config.json", "vit_config.json"))
     weights = {name: tensor for name, tensor in state_of(model).items() if name not in FIXED}
-    sizes = upstream.sizes_of(language, vision, weights, load_file(published / "ae.safetensors"))
+    autoencoder = {f"vae.{name}": tensor for name, tensor in load_file(published / "ae.safetensors").items()}
+    sizes = upstream.sizes_of(language, vision, weights | autoencoder)
     assert sizes.latent_per_side == 64
     assert sizes.vision.num_hidden_layers == model.network.sizes.vision.num_hidden_layers, "one fewer than it says"
 

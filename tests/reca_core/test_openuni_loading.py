@@ -46,7 +46,9 @@ def state_of(model: OpenUni) -> dict[str, Tensor]:
     """All weights in the original layout: q, k and v of the vision tower in one tensor."""
     ours = model.network.state_dict()
     kept = [name for name in ours if not re.search(r"vision_tower.*\.[kv]_proj\.", name)]
-    return checkpoint.to_upstream(ours, {original(name): ours[name] for name in kept})
+    theirs = checkpoint.to_upstream(ours)
+    assert theirs.keys() == {original(name) for name in kept}
+    return theirs
 
 
 def original(name: str) -> str:

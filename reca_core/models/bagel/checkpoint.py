@@ -18,16 +18,15 @@ FIXED = ("vit_pos_embed.pos_embed", "latent_pos_embed.pos_embed")
 """Recomputed, so harmless when absent."""
 
 
-def from_upstream(weights: Mapping[str, Tensor], autoencoder: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """One state dict with our names; ``levels`` is the number of resolutions of the autoencoder."""
-    renamed = ldm_autoencoder.from_original(autoencoder, levels)
-    return dict(weights) | {AUTOENCODER + name: tensor for name, tensor in renamed.items()}
+def from_upstream(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """Full upstream names, the autoencoder's after ``vae.``, to ours. ``levels``: resolutions of the autoencoder."""
+    theirs = {name.removeprefix(AUTOENCODER): tensor for name, tensor in state.items() if name.startswith(AUTOENCODER)}
+    renamed = {AUTOENCODER + n: tensor for n, tensor in ldm_autoencoder.from_original(theirs, levels).items()}
+    return {name: tensor for name, tensor in state.items() if not name.startswith(AUTOENCODER)} | renamed
 
 
-def to_upstream(
-    state: Mapping[str, Tensor], autoencoder_like: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(weights, autoencoder) in upstream's names; ``autoencoder_like`` gives the autoencoder's key set and shapes."""
+def to_upstream(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """The inverse."""
     mine = {name.removeprefix(AUTOENCODER): tensor for name, tensor in state.items() if name.startswith(AUTOENCODER)}
-    weights = {name: tensor for name, tensor in state.items() if not name.startswith(AUTOENCODER)}
-    return weights, ldm_autoencoder.to_original(mine, autoencoder_like)
+    theirs = {AUTOENCODER + n: tensor for n, tensor in ldm_autoencoder.to_original(mine, levels).items()}
+    return {name: tensor for name, tensor in state.items() if not name.startswith(AUTOENCODER)} | theirs

@@ -10,17 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from reca_core.models import directory as common
 from reca_core.models.harmon import upstream
+from reca_core.models.harmon.checkpoint import TEXT_HEAD, tied
 from reca_core.models.harmon.configuration import HarmonConfiguration
 from reca_core.models.harmon.network import HarmonNetwork
 from reca_core.models.state import fill, read_state, without_memory
-
-TEXT_HEAD, WORDS = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,8 @@ class Parts:
 
 def read(directory: Path) -> Parts:
     """Read either layout, in float32 on the CPU. Raises CheckpointRefused naming the keys that do not fit."""
-    settings = common.read_json(directory / common.CONFIG)
     if upstream.is_upstream(directory):
-        configuration, state = upstream.read(directory, settings)
+        configuration, state = upstream.read(directory)
     else:
         configuration = HarmonConfiguration.from_json(common.read_settings(directory), str(directory / common.CONFIG))
         state = read_state(directory)
@@ -70,9 +67,3 @@ def build(configuration: HarmonConfiguration, state: Mapping[str, Tensor], where
     fill(network, state, where, derivable=[TEXT_HEAD] if language.tie_word_embeddings else [])
     network.llm.tie_weights()
     return network
-
-
-def tied(stated: bool, state: Mapping[str, Tensor]) -> bool:
-    """As config says, unless the file holds a text head that differs from the word embeddings."""
-    head, words = state.get(TEXT_HEAD), state.get(WORDS)
-    return stated and (head is None or (words is not None and torch.equal(head, words)))

@@ -1,8 +1,8 @@
 """Harmon as its authors publish it: ``harmon_*.pth`` and ``kl16.ckpt`` beside the files of the Qwen2.5 it came from.
 
 File names: reference "model_goldens", section 3. Neither file says its sizes, so they are read off the shapes; head
-counts cannot be, so they follow from the width as in MAR's published models (arXiv 2406.11838, section 5.1).
-Pickles are read with ``weights_only=True``, memory-mapped.
+counts cannot be, so they follow from the width as in MAR's published models (arXiv 2406.11838, section 5.1). Where
+``reca.json`` lies beside them (an export of ours), it says all of this. ``iter_N.pth`` may be a DeepSpeed directory.
 """
 
 from __future__ import annotations
@@ -17,12 +17,24 @@ from torch import Tensor
 from transformers import Qwen2Config
 
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
+from reca_core.models import directory as common
 from reca_core.models import ldm_autoencoder
-from reca_core.models.harmon.checkpoint import from_upstream
-from reca_core.models.harmon.configuration import HarmonConfiguration
+from reca_core.models.harmon.checkpoint import AUTOENCODER as PREFIX
+from reca_core.models.harmon.checkpoint import from_upstream, tied
+from reca_core.models.harmon.configuration import DrawingPlan, HarmonConfiguration
 from reca_core.models.harmon.mar import MarConfiguration
 from reca_core.models.harmon.network import HarmonSizes
-from reca_core.models.state import read_tensors
+from reca_core.models.pickles import Weights
+from reca_core.models.published import (
+    SETTINGS,
+    Published,
+    SizesUnknown,
+    WeightsFile,
+    is_recorded,
+    read_file,
+    recorded,
+    small_files,
+)
 
 WEIGHTS, AUTOENCODER, INSIDE = "*.pth", "kl16.ckpt", "model"
 LANGUAGE_TYPE = "qwen2"
@@ -32,30 +44,94 @@ HEADS = {768: 12, 1024: 16, 1280: 16}
 
 
 def is_upstream(directory: Path) -> bool:
-    """True where the published autoencoder file lies."""
-    return (directory / AUTOENCODER).is_file()
+    """True where the published autoencoder file lies, or a recorded set."""
+    return (directory / AUTOENCODER).is_file() or is_recorded(directory)
 
 
-def read(directory: Path, language: Mapping[str, Any]) -> tuple[HarmonConfiguration, dict[str, Tensor]]:
-    """Configuration and weights under our names. ``language``: config.json of the Qwen2.5 it was made from.
+def read(directory: Path) -> tuple[HarmonConfiguration, dict[str, Tensor]]:
+    """Configuration and weights under our names. Raises as ``find`` does."""
+    found = find(directory)
+    levels = ldm_autoencoder.level_count({n.removeprefix(PREFIX): t for n, t in found.state.items()})
+    return found.configuration, from_upstream(found.state, levels)
+
+
+def find(directory: Path, which: Weights | None = None, chosen: Path | None = None) -> Published:
+    """The checkpoint under full upstream names: the model's as they are, the autoencoder's after ``vae.``.
 
     Raises CheckpointRefused for sizes that cannot be told, PrerequisiteMissing for absent files.
     """
+    if is_recorded(directory):
+        return _settled(recorded(directory, recorded_configuration, {"vae": PREFIX}))
+    weights = chosen or _weights_file(directory)
+    files = (WeightsFile(weights.name), WeightsFile(AUTOENCODER, PREFIX, INSIDE))
+    state = read_file(weights, files[0], which or "model") | read_file(directory / AUTOENCODER, files[1])
+    small = small_files(directory)
+    if SETTINGS in small:
+        configuration = HarmonConfiguration.from_json(common.read_json(directory / SETTINGS), str(directory / SETTINGS))
+    else:
+        configuration = configuration_of(state, common.read_json(directory / common.CONFIG), directory)
+    return _settled(Published(configuration, files, state, small, directory))
+
+
+def _settled(found: Published) -> Published:
+    """Tied as config says, unless the file holds a text head of its own."""
+    language = found.configuration.sizes.language
+    language.tie_word_embeddings = tied(bool(language.tie_word_embeddings), found.state)
+    return found
+
+
+def configuration_of(state: Mapping[str, Tensor], language: Mapping[str, Any], directory: Path) -> HarmonConfiguration:
+    """From the shapes. ``language``: config.json of the Qwen2.5 it was made from."""
     if language.get("model_type") != LANGUAGE_TYPE:
         raise CheckpointRefused(
             f"is of model_type {language.get('model_type')!r}, Harmon's language model is {LANGUAGE_TYPE}",
-            field=str(directory / "config.json"),
+            field=str(directory / common.CONFIG),
             remedy="put the files of Qwen2.5-0.5B-Instruct or Qwen2.5-1.5B-Instruct beside Harmon's",
         )
-    weights = read_tensors(_weights_file(directory))
-    autoencoder = read_tensors(directory / AUTOENCODER, inside=INSIDE)
+    autoencoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     arguments = ldm_autoencoder.arguments_of(autoencoder)
-    mar = mar_sizes(weights)
+    mar = mar_sizes(state)
     patch = math.isqrt(mar.latent_channels // int(arguments["latent_channels"]))
-    sizes = HarmonSizes(Qwen2Config(**language), mar, arguments, latent_patch=patch)
-    configuration = HarmonConfiguration(sizes, SIDE)
+    configuration = HarmonConfiguration(HarmonSizes(Qwen2Config(**language), mar, arguments, latent_patch=patch), SIDE)
     configuration.check(str(directory))
-    return configuration, from_upstream(weights, autoencoder, ldm_autoencoder.level_count(autoencoder))
+    return configuration
+
+
+def recorded_configuration(sizes: Mapping[str, Any]) -> HarmonConfiguration:
+    """Of a recorded set, whose config.json says every size."""
+    mar, vae = sizes["mar"], sizes["vae"]
+    levels = range(len(vae["ch_mult"]))
+    attention = [vae["resolution"] // 2**level in vae["encoder_attn_resolutions"] for level in levels]
+    network = HarmonSizes(
+        language=Qwen2Config(**sizes["llm"]),
+        mar=MarConfiguration(
+            latent_channels=mar["vae_embed_dim"] * mar["patch_size"] ** 2,
+            width=mar["encoder_embed_dim"],
+            encoder_depth=mar["encoder_depth"],
+            decoder_depth=mar["decoder_depth"],
+            decoder_width=mar["decoder_embed_dim"],
+            encoder_heads=mar["encoder_num_heads"],
+            decoder_heads=mar["decoder_num_heads"],
+            native_side=mar["img_size"] // mar["vae_stride"] // mar["patch_size"],
+            buffer=mar["buffer_size"],
+            mlp_ratio=mar["mlp_ratio"],
+            norm_epsilon=mar["norm_eps"],
+            head_depth=mar["diffloss_d"],
+            head_width=mar["diffloss_w"],
+            classes=mar["class_num"],
+        ),
+        autoencoder={
+            "down_block_types": tuple("AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attention),
+            "up_block_types": ("UpDecoderBlock2D",) * len(levels),
+            "block_out_channels": tuple(vae["ch"] * multiplier for multiplier in vae["ch_mult"]),
+            "layers_per_block": vae["num_res_blocks"],
+            "latent_channels": vae["embed_dim"],
+        },
+        latent_scale=sizes["vae_scale"],
+        latent_patch=mar["patch_size"],
+    )
+    drawing = DrawingPlan(sizes["sample"]["num_iter"], int(mar["num_sampling_steps"]))
+    return HarmonConfiguration(network, side=sizes["px"][0], drawing=drawing)
 
 
 def _weights_file(directory: Path) -> Path:
@@ -73,13 +149,16 @@ def _weights_file(directory: Path) -> Path:
 
 
 def mar_sizes(weights: Mapping[str, Tensor]) -> MarConfiguration:
-    """Sizes of the masked-autoregressive half. Raises CheckpointRefused naming a tensor that is not there."""
+    """Sizes of the masked-autoregressive half, from vectors and counts where possible: a transposed matrix must not
+    change them, so that the comparison can name it. Raises SizesUnknown naming a tensor that is not there.
+    """
     shapes = {name.removeprefix("mar."): tuple(w.shape) for name, w in weights.items() if name.startswith("mar.")}
     try:
-        width, channels = shapes["z_proj.weight"]
-        tokens, decoder_width = shapes["diffusion_pos_embed_learned"][1:]
+        width, decoder_width = shapes["z_proj.bias"][0], shapes["decoder_norm.weight"][0]
+        rows = {name: math.prod(shapes[name]) for name in ("encoder_pos_embed_learned", "diffusion_pos_embed_learned")}
+        tokens = rows["diffusion_pos_embed_learned"] // decoder_width
         return MarConfiguration(
-            latent_channels=channels,
+            latent_channels=math.prod(shapes["z_proj.weight"]) // width,
             width=width,
             encoder_depth=_depth(shapes, "encoder_blocks"),
             decoder_depth=_depth(shapes, "decoder_blocks"),
@@ -87,14 +166,14 @@ def mar_sizes(weights: Mapping[str, Tensor]) -> MarConfiguration:
             encoder_heads=_heads(width),
             decoder_heads=_heads(decoder_width),
             native_side=math.isqrt(tokens),
-            buffer=shapes["encoder_pos_embed_learned"][1] - tokens,
-            mlp_ratio=shapes["encoder_blocks.0.mlp.fc1.weight"][0] / width,
+            buffer=rows["encoder_pos_embed_learned"] // width - tokens,
+            mlp_ratio=shapes["encoder_blocks.0.mlp.fc1.bias"][0] / width,
             head_depth=_depth(shapes, "diffloss.net.res_blocks"),
-            head_width=shapes["diffloss.net.input_proj.weight"][0],
-            classes=shapes["class_emb.weight"][0],
+            head_width=shapes["diffloss.net.input_proj.bias"][0],
+            classes=math.prod(shapes["class_emb.weight"]) // width,
         )
     except KeyError as error:
-        raise CheckpointRefused(f"missing: mar.{error.args[0]}", field=WEIGHTS) from error
+        raise SizesUnknown([f"mar.{error.args[0]}"], field=WEIGHTS) from error
 
 
 def _depth(shapes: Mapping[str, object], prefix: str) -> int:

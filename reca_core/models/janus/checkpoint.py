@@ -66,7 +66,7 @@ QKV = re.compile(rf"{re.escape(_SIGLIP)}\.blocks\.(\d+)\.attn\.qkv\.(weight|bias
 PROJECTION = re.compile(rf"{re.escape(_NATIVE_SIGLIP)}\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
 """timm stacks query, key and value in one matrix; transformers keeps three."""
 UNUSED = re.compile(rf"{re.escape(_SIGLIP)}\.attn_pool\..+|{re.escape(_VQ)}\.quantize\.codebook_used")
-"""Tensors of DeepSeek's files that no computation reads; an export takes them over from its base."""
+"""Tensors of DeepSeek's files that no computation reads; a conversion carries them along."""
 _FIELDS = {"p": "weight|bias", "i": r"\d+", "coder": "encoder|decoder", "rest": ".+"}
 
 SIGLIP_SIZES: dict[str, dict[str, Any]] = {
@@ -79,7 +79,7 @@ SIGLIP_SIZES: dict[str, dict[str, Any]] = {
 
 def build(config: JanusConfig, state: Mapping[str, Tensor], where: Path) -> JanusForConditionalGeneration:
     """The native network with exactly these weights. Raises CheckpointRefused naming the keys that do not fit."""
-    config.tie_word_embeddings = _tied(config, state)
+    config.tie_word_embeddings = tied(config, state)
     with without_memory():
         network = JanusForConditionalGeneration(config)
     derivable = (LM_HEAD,) if config.tie_word_embeddings else ()
@@ -88,7 +88,7 @@ def build(config: JanusConfig, state: Mapping[str, Tensor], where: Path) -> Janu
     return network
 
 
-def _tied(config: JanusConfig, state: Mapping[str, Tensor]) -> bool:
+def tied(config: JanusConfig, state: Mapping[str, Tensor]) -> bool:
     """Config says whether one matrix serves as text embedding and text head, unless the file has two different ones."""
     if not config.tie_word_embeddings:
         return False
@@ -143,6 +143,47 @@ def config_from_deepseek(settings: Mapping[str, Any]) -> JanusConfig:
     )
 
 
+def config_to_deepseek(config: JanusConfig) -> dict[str, Any]:
+    """DeepSeek's config.json of transformers' config. Its loader knows the tower by name and fixes the tokenizer's
+    channels, so a model of other sizes than the published ones is read back through ``reca.json`` alone.
+    """
+    text: Any = config.text_config
+    vision: Any = config.vision_config
+    codes: Any = config.vq_config
+    width = text.hidden_size
+    named = [name for name, sizes in SIGLIP_SIZES.items() if all(getattr(vision, k) == v for k, v in sizes.items())]
+    connector = {"depth": 2, "n_embed": width, "projector_type": "mlp_gelu"}
+
+    def part(kind: str, name: str, **params: Any) -> dict[str, Any]:
+        return {"cls": name, "model_type": kind, "params": params}
+
+    return {
+        "model_type": DEEPSEEK_TYPE,
+        "architectures": ["MultiModalityCausalLM"],
+        "language_config": {**text.to_dict(), "model_type": "llama"},
+        "vision_config": part(
+            "vision",
+            "CLIPVisionTower",
+            image_size=vision.image_size,
+            model_name=named[0] if named else "siglip",
+            select_feature="same",
+            select_layer=-1,
+        ),
+        "aligner_config": part("aligner", "MlpProjector", input_dim=vision.hidden_size, **connector),
+        "gen_vision_config": part(
+            "gen_vision", "VQ-16", image_token_size=codes.num_embeddings, n_embed=codes.embed_dim
+        ),
+        "gen_aligner_config": part("gen_aligner", "MlpProjector", input_dim=codes.embed_dim, **connector),
+        "gen_head_config": part(
+            "gen_head",
+            "vision_head",
+            image_token_embed=codes.image_token_embed_dim,
+            image_token_size=codes.num_embeddings,
+            n_embed=width,
+        ),
+    }
+
+
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
     return re.compile("".join(f"(?P<{p}>{_FIELDS[p]})" if n % 2 else re.escape(p) for n, p in enumerate(parts)))
@@ -191,27 +232,5 @@ def to_deepseek(native: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def export_deepseek(native: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A complete DeepSeek state: ``native`` renamed, the unused tensors from ``base``, names in the order of ``base``.
-
-    Raises CheckpointRefused if names or shapes are not exactly those of ``base``.
-    """
-    unused = {name: tensor for name, tensor in base.items() if UNUSED.fullmatch(name)}
-    state = to_deepseek(native) | unused
-    _refuse_other_keys(state, base)
-    return {name: state[name] for name in base}
-
-
 def _projection(layer: str, letter: str, kind: str) -> str:
     return f"{_NATIVE_SIGLIP}.encoder.layers.{layer}.self_attn.{letter}_proj.{kind}"
-
-
-def _refuse_other_keys(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
-    wrong = sorted(set(state) ^ set(base))
-    wrong += [name for name in state if name in base and state[name].shape != base[name].shape]
-    if wrong:
-        raise CheckpointRefused(
-            f"names or shapes differ from the base checkpoint's: {', '.join(wrong)}",
-            field="base",
-            remedy="export against the checkpoint that the training started from",
-        )

@@ -20,8 +20,9 @@ from transformers.utils import logging
 
 from reca_core.contracts.files import atomic_write_bytes, write_json
 from reca_core.models import directory as common
+from reca_core.models.janus import upstream
 from reca_core.models.janus.chat import TokenIds, deepseek_template
-from reca_core.models.janus.checkpoint import DEEPSEEK_TYPE, Sizes, build, config_from_deepseek, to_native
+from reca_core.models.janus.checkpoint import Sizes, build, to_native
 from reca_core.models.janus.pictures import PictureTransform
 from reca_core.models.state import read_state
 
@@ -47,11 +48,13 @@ class Parts:
 
 def read(directory: Path) -> Parts:
     """Read either layout, in float32 on the CPU. Raises CheckpointRefused naming the keys that do not fit."""
-    settings = common.read_json(directory / common.CONFIG)
-    deepseek = settings.get("model_type") == DEEPSEEK_TYPE
-    config = config_from_deepseek(settings) if deepseek else JanusConfig.from_pretrained(directory)
-    state = read_state(directory)
-    network = build(config, to_native(state) if deepseek else state, directory)
+    deepseek = upstream.is_upstream(common.need_config(directory))
+    if deepseek:
+        found = upstream.find(directory)
+        config, state = found.configuration, to_native(found.state)
+    else:
+        config, state = JanusConfig.from_pretrained(directory), read_state(directory)
+    network = build(config, state, directory)
     sizes = Sizes.of(config)
     transform = PictureTransform.read(directory, sizes.understanding_side, sizes.target_side)
     tokenizer = read_tokenizer(directory, deepseek)
@@ -62,16 +65,14 @@ def read(directory: Path) -> Parts:
         transform,
         common.read_templates(directory),
         DEFAULT_SYSTEM_PROMPT if prompted else "",
-        _deepseek_companions(directory, transform, str(tokenizer.chat_template))
-        if deepseek
-        else _companions(directory),
+        companions_of_deepseek(directory, transform) if deepseek else _companions(directory),
     )
 
 
 def write(directory: Path, network: JanusForConditionalGeneration, companions: Mapping[str, bytes]) -> None:
     """Write transformers' layout. Files are replaced, never overwritten: the weights may be mapped from one of them."""
     with common.replacing(directory) as scratch, _no_progress_bar():
-        network.save_pretrained(scratch)
+        network.save_pretrained(scratch, max_shard_size=common.SHARD_BYTES)
     for name, content in companions.items():
         atomic_write_bytes(directory / name, content)
 
@@ -113,8 +114,9 @@ def _companions(directory: Path) -> dict[str, bytes]:
     return common.read_companions(directory, PICTURE_FILES)
 
 
-def _deepseek_companions(directory: Path, transform: PictureTransform, template: str) -> dict[str, bytes]:
+def companions_of_deepseek(directory: Path, transform: PictureTransform) -> dict[str, bytes]:
     """DeepSeek's tokenizer files, and its processor's turns and settings in transformers' words."""
+    template = str(read_tokenizer(directory, deepseek=True).chat_template)
     replaced = {*PICTURE_FILES, common.CHAT_TEMPLATE, common.OLD_CHAT_TEMPLATE}
     kept = {name: content for name, content in _companions(directory).items() if name not in replaced}
     kept[common.CHAT_TEMPLATE] = template.encode()

@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from reca_core.models import directory as common
 from reca_core.models.openuni import upstream
+from reca_core.models.openuni.checkpoint import TEXT_HEAD, from_upstream, tied
 from reca_core.models.openuni.configuration import OpenUniConfiguration
 from reca_core.models.openuni.network import OpenUniNetwork
 from reca_core.models.state import fill, read_state, without_memory
-
-TEXT_HEAD, WORDS = "lmm.lm_head.weight", "lmm.model.language_model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,11 @@ def read(directory: Path) -> Parts:
     """Read either layout, in float32 on the CPU. Raises CheckpointRefused naming the keys that do not fit."""
     templates = common.read_templates(directory)
     if upstream.is_upstream(directory):
-        found = upstream.read(directory)
-        network = build(found.configuration, found.state, directory)
-        companions = common.new_companions(found.tokenizer, templates)
-        return Parts(found.configuration, network, found.tokenizer, templates, companions)
+        found = upstream.find(directory)
+        tokenizer = upstream.read_tokenizer(found.words or directory)
+        network = build(found.configuration, from_upstream(found.state), directory)
+        companions = common.new_companions(tokenizer, templates)
+        return Parts(found.configuration, network, tokenizer, templates, companions)
     where = str(directory / common.CONFIG)
     configuration = OpenUniConfiguration.from_json(common.read_settings(directory), where)
     network = build(configuration, read_state(directory), directory)
@@ -67,9 +66,3 @@ def build(configuration: OpenUniConfiguration, state: Mapping[str, Tensor], wher
     fill(network, state, where, derivable=[TEXT_HEAD] if language.tie_word_embeddings else [])
     network.lmm.tie_weights()
     return network
-
-
-def tied(stated: bool, state: Mapping[str, Tensor]) -> bool:
-    """As config says, unless the file holds a text head that differs from the word embeddings."""
-    head, words = state.get(TEXT_HEAD), state.get(WORDS)
-    return stated and (head is None or (words is not None and torch.equal(head, words)))

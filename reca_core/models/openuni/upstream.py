@@ -3,6 +3,7 @@
     <any name>.pth                queries, connector, projector, SANA; rarely the frozen parts too
     <InternVL3 directory>         config.json (``internvl_chat``), weights in the original layout, tokenizer files
     <SANA directory>              transformer/, vae/ and scheduler/, as diffusers keeps them
+    <DC-AE directory>             the autoencoder that was trained with, where it is another than SANA's own
 
 File names: reference "model_goldens", section 3. The directories are looked for inside that of the ``.pth`` and beside
 it, by what they hold; of several, the one that fits is taken. Frozen parts that the ``.pth`` lacks come from there.
@@ -11,9 +12,9 @@ Pickles are read with ``weights_only=True``, memory-mapped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor
@@ -29,52 +30,87 @@ from transformers import (
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.models import directory as common
 from reca_core.models.openuni.chat import IMAGE
-from reca_core.models.openuni.checkpoint import from_upstream
-from reca_core.models.openuni.configuration import DrawingPlan, LearningPlan, OpenUniConfiguration
+from reca_core.models.openuni.checkpoint import TEXT_HEAD, WORDS, tied, upstream_name
+from reca_core.models.openuni.configuration import NOT_SIZES, DrawingPlan, LearningPlan, OpenUniConfiguration
 from reca_core.models.openuni.network import OpenUniSizes
-from reca_core.models.state import read_state, read_tensors
+from reca_core.models.pickles import Weights
+from reca_core.models.published import (
+    SETTINGS,
+    Published,
+    SizesUnknown,
+    WeightsFile,
+    is_recorded,
+    read_file,
+    recorded,
+    small_files,
+    weights_in_directory,
+)
 
 WEIGHTS = "*.pth"
 LANGUAGE_TYPE = "internvl_chat"
 HEAD_WIDTH = 64
 """Of the connector: 14 heads for a width of 896, 24 for 1536."""
 LANGUAGE, TRANSFORMER, AUTOENCODER = "lmm.", "transformer.", "vae."
+SANA_PARTS = ("transformer", "vae", "scheduler")
+SHUFFLE = 0.5
+"""Side of a block of picture tokens that become one, inverted."""
 ADDED = "added_tokens.json"
 """Ids of the tokens that InternVL added to Qwen2's."""
 PRIVATE = "_"
 """diffusers' configurations say class and version in entries that begin so."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a published OpenUni is made of."""
-
-    configuration: OpenUniConfiguration
-    state: dict[str, Tensor]
-    tokenizer: PreTrainedTokenizerFast
-
-
 def is_upstream(directory: Path) -> bool:
-    """True where a ``.pth`` lies and no configuration of ours."""
-    return any(directory.glob(WEIGHTS)) and not (directory / common.CONFIG).is_file()
+    """True where a ``.pth`` lies and no configuration of ours, and for recorded sets."""
+    return (any(directory.glob(WEIGHTS)) and not (directory / common.CONFIG).is_file()) or is_recorded(directory)
 
 
-def read(directory: Path) -> Found:
-    """Configuration and weights under our names.
+def find(directory: Path, which: Weights | None = None, chosen: Path | None = None) -> Published:
+    """The checkpoint under full upstream names: frozen parts after ``lmm. transformer. vae.``.
 
     Raises PrerequisiteMissing naming a download that is not there, CheckpointRefused for several that fit or for sizes
     that cannot be told.
     """
-    trained = read_tensors(_weights_file(directory))
-    shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
-    queries, width = _shape(shapes, "meta_queries")
+    if is_recorded(directory):
+        return recorded(directory, recorded_configuration, {})
+    weights = chosen or _weights_file(directory)
+    main = WeightsFile(weights.name)
+    state = read_file(weights, main, which or "model")
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    width = _shape(shapes, "connector.layers.0.layer_norm1.bias")[0]
     language = _part(directory, "InternVL3", _is_language, lambda place: _language_width(place) == width)
     sana = _part(directory, "SANA", _is_sana, lambda place: _sana_fits(place, shapes))
-    tokenizer = read_tokenizer(language)
+    autoencoder = _separate_autoencoder(directory) or sana / "vae"
+    frozen = {LANGUAGE: language, TRANSFORMER: sana / "transformer", AUTOENCODER: autoencoder}
+    whole, files = completed(state, frozen)
+    small = small_files(directory) | small_files(language, language.name)
+    for place in (sana / "transformer", sana / "vae", sana / "scheduler", autoencoder):
+        small |= small_files(place, _inside(place, directory)) if place.is_dir() else {}
+    if SETTINGS in small:
+        where = directory / SETTINGS
+        configuration = OpenUniConfiguration.from_json(common.read_json(where), str(where))
+    else:
+        configuration = _configuration(directory, language, sana, autoencoder, shapes)
+    return _settled(Published(configuration, (main, *files), whole, small, language))
+
+
+def _settled(found: Published) -> Published:
+    """Tied as config says, unless the file holds a text head of its own."""
+    language = found.configuration.sizes.language
+    head, words = upstream_name(TEXT_HEAD), upstream_name(WORDS)
+    language.tie_word_embeddings = tied(bool(language.tie_word_embeddings), found.state, head, words)
+    return found
+
+
+def _configuration(
+    directory: Path, language: Path, sana: Path, autoencoder: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> OpenUniConfiguration:
     schedule = common.read_json(sana / "scheduler" / "scheduler_config.json")
-    transformer, autoencoder = (_diffusers(sana / part) for part in ("transformer", "vae"))
+    transformer, compression = _diffusers(sana / "transformer"), _diffusers(autoencoder)
+    connector = _connector_sizes(shapes)
+    queries = math.prod(_shape(shapes, "meta_queries")) // connector.hidden_size
     sizes = OpenUniSizes(
-        _language_sizes(language, tokenizer), _connector_sizes(shapes), queries, transformer, autoencoder
+        _language_sizes(language, read_tokenizer(language)), connector, queries, transformer, compression
     )
     configuration = OpenUniConfiguration(
         sizes,
@@ -83,17 +119,59 @@ def read(directory: Path) -> Found:
         drawing=DrawingPlan(flow_shift=float(schedule.get("flow_shift", DrawingPlan().flow_shift))),
     )
     configuration.check(str(directory))
-    frozen = {LANGUAGE: language, TRANSFORMER: sana / "transformer", AUTOENCODER: sana / "vae"}
-    return Found(configuration, from_upstream(completed(trained, frozen)), tokenizer)
+    return configuration
 
 
-def completed(trained: Mapping[str, Tensor], frozen: Mapping[str, Path]) -> dict[str, Tensor]:
-    """With all of each part that ``trained`` holds nothing of, from its own directory under the part's prefix."""
-    whole = dict(trained)
+def recorded_configuration(sizes: Mapping[str, Any]) -> OpenUniConfiguration:
+    """Of a recorded set, whose config.json says every size."""
+    language = InternVLConfig(
+        vision_config=vision_sizes(sizes["vit"] | {"image_size": sizes["vit_input_size"]}).to_dict(),
+        text_config=Qwen2Config(**sizes["llm"]).to_dict(),
+        image_token_id=sizes["image_token_id"],
+        downsample_ratio=SHUFFLE,
+        tie_word_embeddings=sizes["llm"]["tie_word_embeddings"],
+    )
+    connector = SiglipVisionConfig(**sizes["connector"], hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
+    return OpenUniConfiguration(
+        OpenUniSizes(language, connector, sizes["num_queries"], sizes["sana"], sizes["vae"]),
+        side=sizes["image_size"],
+        learning=LearningPlan(sizes["train_scheduler"]["num_train_timesteps"], sizes["train_scheduler"]["shift"]),
+        drawing=DrawingPlan(sizes["sample"]["num_steps"], sizes["test_scheduler"]["flow_shift"]),
+    )
+
+
+def completed(trained: Mapping[str, Tensor], frozen: Mapping[str, Path]) -> tuple[dict[str, Tensor], list[WeightsFile]]:
+    """With all of each part that ``trained`` holds nothing of, from its own directory; and the files of those."""
+    whole, files = dict(trained), []
     for prefix, place in frozen.items():
         if not any(name.startswith(prefix) for name in trained):
-            whole |= {prefix + name: tensor for name, tensor in read_state(place).items()}
-    return whole
+            path = weights_in_directory(place)
+            files.append(WeightsFile(str(PurePosixPath(_inside(place, place)) / path.name), prefix))
+            whole |= read_file(path, files[-1])
+    return whole, files
+
+
+def _inside(place: Path, directory: Path) -> str:
+    """Where a part lies in a directory that holds all of them: SANA's parts keep their common folder."""
+    return f"{place.parent.name}/{place.name}" if place.name in SANA_PARTS else place.name
+
+
+def _separate_autoencoder(directory: Path) -> Path | None:
+    """A DC-AE download of its own, inside or beside. Raises CheckpointRefused if there are several."""
+    for parent in (directory, directory.resolve().parent):
+        found = [place for place in _directories(parent) if _is_autoencoder(place)]
+        if len(found) > 1:
+            raise CheckpointRefused(
+                "several autoencoders", field=str(parent), choices=tuple(map(str, found)), remedy="keep the one meant"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _is_autoencoder(place: Path) -> bool:
+    config = place / common.CONFIG
+    return config.is_file() and common.read_json(config).get("_class_name") == "AutoencoderDC"
 
 
 def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
@@ -168,13 +246,13 @@ def _language_width(place: Path) -> int:
 def _sana_fits(place: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Width, depth and norms of the transformer, so far as the weights hold one, and the caption's channels."""
     settings = _diffusers(place / "transformer")
-    captions = settings["caption_channels"] == _shape(shapes, "projector.weight")[0]
+    captions = settings["caption_channels"] == _shape(shapes, "projector.bias")[0]
     depth = _count(shapes, f"{TRANSFORMER}transformer_blocks.")
     if not depth:
         return bool(captions)
     width = settings["num_attention_heads"] * settings["attention_head_dim"]
     normed = f"{TRANSFORMER}transformer_blocks.0.attn1.norm_q.weight" in shapes
-    ours = (depth, _shape(shapes, f"{TRANSFORMER}patch_embed.proj.weight")[0], normed)
+    ours = (depth, _shape(shapes, f"{TRANSFORMER}patch_embed.proj.bias")[0], normed)
     return bool(captions) and ours == (settings["num_layers"], width, bool(settings.get("qk_norm")))
 
 
@@ -211,9 +289,34 @@ def vision_sizes(original: Mapping[str, Any]) -> InternVLVisionConfig:
     )
 
 
+def original_language(language: InternVLConfig) -> dict[str, Any]:
+    """InternVL3's original config.json of one of transformers': the inverse of what ``find`` reads."""
+    settings: Any = language
+    vision = settings.vision_config
+    kept = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels")
+    words = {name: value for name, value in settings.text_config.to_dict().items() if name not in NOT_SIZES}
+    return {
+        "model_type": LANGUAGE_TYPE,
+        "downsample_ratio": settings.downsample_ratio,
+        "tie_word_embeddings": bool(settings.tie_word_embeddings),
+        "llm_config": words | {"tie_word_embeddings": bool(settings.tie_word_embeddings)},
+        "vision_config": {name: getattr(vision, name) for name in kept}
+        | {
+            "patch_size": vision.patch_size[0],
+            "image_size": vision.image_size[0],
+            "qkv_bias": vision.attention_bias,
+            "qk_normalization": vision.use_qk_norm,
+            "norm_type": vision.norm_type,
+            "hidden_act": vision.hidden_act,
+            "layer_norm_eps": vision.layer_norm_eps,
+        },
+    }
+
+
 def _connector_sizes(shapes: Mapping[str, tuple[int, ...]]) -> SiglipVisionConfig:
     """Read off the shapes; the number of heads, which they do not tell, from the width of a published head."""
-    inner, width = _shape(shapes, "connector.layers.0.mlp.fc1.weight")
+    inner = _shape(shapes, "connector.layers.0.mlp.fc1.bias")[0]
+    width = _shape(shapes, "connector.layers.0.layer_norm1.bias")[0]
     return SiglipVisionConfig(
         hidden_size=width,
         intermediate_size=inner,
@@ -224,7 +327,7 @@ def _connector_sizes(shapes: Mapping[str, tuple[int, ...]]) -> SiglipVisionConfi
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
     if name not in shapes:
-        raise CheckpointRefused(f"missing: {name}", field=WEIGHTS)
+        raise SizesUnknown([name], field=WEIGHTS)
     return shapes[name]
 
 

@@ -62,6 +62,16 @@ class _Row:
     picture: Image.Image | None = None
 
 
+def unread_layers(configuration: ShowoConfiguration) -> tuple[str, ...]:
+    """Prefixes of CLIP's layers after the one whose states are taken, which published files carry along."""
+    clip = configuration.sizes.clip
+    if clip is None:
+        return ()
+    layers = int(clip.num_hidden_layers)
+    late = tuple(f"clip.encoder.layers.{index}." for index in range(layers + 1 + CLIP_LAYER, layers))
+    return (*late, "clip.post_layernorm.")
+
+
 class Showo(nn.Module):
     """The adapter. Construct with ``load`` or ``from_configuration``.
 
@@ -162,17 +172,9 @@ class Showo(nn.Module):
         names = [name for name, _ in self.network.named_parameters()]
         if stage == "tokenizer":
             return frozenset(name for name in names if name.startswith(TOKENIZER))
-        return frozenset(name for name in names if not name.startswith((*STAGES[stage], *self._unread)))
-
-    @property
-    def _unread(self) -> tuple[str, ...]:
-        """CLIP's layers after the one whose states are taken, which published files carry along."""
-        clip = self.configuration.sizes.clip
-        if clip is None:
-            return ()
-        layers = int(clip.num_hidden_layers)
-        late = tuple(f"clip.encoder.layers.{index}." for index in range(layers + 1 + CLIP_LAYER, layers))
-        return (*late, "clip.post_layernorm.")
+        return frozenset(
+            name for name in names if not name.startswith((*STAGES[stage], *unread_layers(self.configuration)))
+        )
 
     # ---- what goes in ------------------------------------------------------------------------------------------
 

@@ -10,42 +10,41 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-WEIGHTS, TOKENIZER, CLIP = "weights", "vq", "clip"
-"""The three upstream parts."""
+TOKENIZER, CLIP = "vq.", "clip."
+"""What the full upstream names of the two separate files begin with here; a file itself does not have it."""
+PATTERNS = ("tokenizer.quantize.embedding", "tokenizer.quantize.power_vals")
+"""Tables of sign patterns in published files: the number of bits says all of them, so they are made, not read."""
 
-_RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
-    WEIGHTS: (("showo.", "language_model."), ("mm_projector.", "projector.")),
-    TOKENIZER: (("", "tokenizer."),),
-    CLIP: (("vision_model.", "clip."),),
-}
+_RENAMES: tuple[tuple[str, str], ...] = (
+    ("showo.", "language_model."),
+    ("mm_projector.", "projector."),
+    (f"{CLIP}vision_model.", "clip."),
+    (TOKENIZER, "tokenizer."),
+)
+"""(upstream, ours)."""
 
 
-def our_name(part: str, name: str) -> str:
-    """Our key of an upstream key; a key that no rule knows stays as it is and is reported as unexpected."""
-    for theirs, ours in _RENAMES[part]:
+def our_name(name: str) -> str:
+    """Our key of a full upstream key; a key that no rule knows stays as it is and is reported as unexpected."""
+    for theirs, ours in _RENAMES:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     return name
 
 
-def upstream_name(name: str) -> tuple[str, str]:
-    """(part, upstream key) of one of our keys. Raises KeyError for a key that no part holds."""
-    for part, rules in _RENAMES.items():
-        for theirs, ours in rules:
-            if name.startswith(ours):
-                return part, theirs + name.removeprefix(ours)
-    raise KeyError(name)
+def upstream_name(name: str) -> str:
+    """Full upstream key of one of our keys; a key that no rule knows stays as it is."""
+    for theirs, ours in _RENAMES:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
 
 
-def from_upstream(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Part name -> upstream state dict, as one state dict with our names."""
-    return {our_name(part, name): tensor for part, state in parts.items() for name, tensor in state.items()}
+def from_upstream(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A full upstream state dict with our names."""
+    return {our_name(name): tensor for name, tensor in state.items()}
 
 
-def to_upstream(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Our state dict as upstream's parts."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        part, theirs = upstream_name(name)
-        parts.setdefault(part, {})[theirs] = tensor
-    return parts
+def to_upstream(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse."""
+    return {upstream_name(name): tensor for name, tensor in state.items()}

@@ -14,12 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from reca_core.models import directory as common
 from reca_core.models.showo import upstream
+from reca_core.models.showo.checkpoint import PATTERNS, from_upstream
 from reca_core.models.showo.configuration import ShowoConfiguration
 from reca_core.models.showo.network import ShowoNetwork
 from reca_core.models.state import fill, read_state, without_memory
-
-PATTERNS = ("tokenizer.quantize.embedding", "tokenizer.quantize.power_vals")
-"""Tables of sign patterns in published files: the number of bits says all of them, so they are made, not read."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,9 @@ def read(directory: Path) -> Parts:
     """Read either layout, in float32 on the CPU. Raises CheckpointRefused naming the keys that do not fit."""
     words = directory
     if upstream.is_upstream(directory):
-        found = upstream.read(directory)
-        configuration, state, words = found.configuration, found.state, found.language
+        found = upstream.find(directory)
+        configuration, words = found.configuration, found.words or directory
+        state = from_upstream({name: tensor for name, tensor in found.state.items() if not upstream.is_unread(name)})
     else:
         where = str(directory / common.CONFIG)
         configuration = ShowoConfiguration.from_json(common.read_settings(directory), where)

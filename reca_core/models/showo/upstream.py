@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,49 +23,77 @@ from transformers import CLIPVisionConfig, PhiConfig
 
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.models import directory as common
+from reca_core.models.pickles import Weights
+from reca_core.models.published import (
+    SETTINGS,
+    Published,
+    SizesUnknown,
+    WeightsFile,
+    is_recorded,
+    read_file,
+    recorded,
+    small_files,
+    weights_in_directory,
+)
 from reca_core.models.showo import chat, checkpoint
 from reca_core.models.showo.configuration import DrawingPlan, ShowoConfiguration
 from reca_core.models.showo.magvit import MagvitConfiguration
 from reca_core.models.showo.network import ShowoSizes
-from reca_core.models.state import read_state
 
 CLASS = "Showo"
 LANGUAGE, TOKENIZER, TOWER = "phi-1_5", "magvitv2", "clip-vit-large-patch14-336"
-PICTURES = "vision_model."
+PICTURES = f"{checkpoint.CLIP}vision_model."
 """Of the tower's file only this half is Show-o's; it may also hold CLIP's text half."""
-NOT_WEIGHTS = "vision_model.embeddings.position_ids"
-
-
-@dataclass(frozen=True)
-class Found:
-    """``language``: the directory of the language model's tokenizer."""
-
-    configuration: ShowoConfiguration
-    state: dict[str, Tensor]
-    language: Path
+NOT_WEIGHTS = f"{PICTURES}embeddings.position_ids"
 
 
 def is_upstream(directory: Path) -> bool:
-    """True where config.json is that of the authors' own class, which has no ``model_type``."""
-    return common.read_json(directory / common.CONFIG).get("_class_name") == CLASS
+    """True where config.json is that of the authors' own class, which has no ``model_type``, and for recorded sets."""
+    return common.read_json(directory / common.CONFIG).get("_class_name") == CLASS or is_recorded(directory)
 
 
-def read(directory: Path) -> Found:
-    """Configuration and weights under our names.
+def is_unread(name: str) -> bool:
+    """True for a full upstream name that Show-o never reads: CLIP's text half and its position numbers."""
+    return name.startswith(checkpoint.CLIP) and (not name.startswith(PICTURES) or name == NOT_WEIGHTS)
+
+
+def find(directory: Path, which: Weights | None = None, chosen: Path | None = None) -> Published:
+    """The checkpoint under full upstream names: the tokenizer's after ``vq.``, the tower's after ``clip.``.
 
     Raises PrerequisiteMissing naming a download that is not there, CheckpointRefused for sizes that cannot be told.
     """
+    if is_recorded(directory):
+        return recorded(directory, recorded_configuration, {"vq": checkpoint.TOKENIZER, "clip": checkpoint.CLIP})
     settings = common.read_json(directory / common.CONFIG)
-    where, with_clip = str(directory / common.CONFIG), bool(_setting(settings, "w_clip_vit", directory))
+    with_clip = bool(_setting(settings, "w_clip_vit", directory))
     language = _part(directory, Path(settings.get("llm_model_path") or LANGUAGE).name)
-    parts = {
-        checkpoint.WEIGHTS: read_state(directory),
-        checkpoint.TOKENIZER: read_state(_part(directory, TOKENIZER)),
-    }
-    tower = _part(directory, TOWER) if with_clip else None
-    if tower is not None:
-        parts[checkpoint.CLIP] = _picture_half(read_state(tower))
-    magvit = magvit_sizes(parts[checkpoint.TOKENIZER])
+    places = {"": chosen or weights_in_directory(directory)}
+    places[checkpoint.TOKENIZER] = weights_in_directory(_part(directory, TOKENIZER))
+    if with_clip:
+        places[checkpoint.CLIP] = weights_in_directory(_part(directory, TOWER))
+    files = tuple(WeightsFile(_inside(path, directory), prefix) for prefix, path in places.items())
+    state: dict[str, Tensor] = {}
+    for file, path in zip(files, places.values(), strict=True):
+        state |= read_file(path, file, which or "model")
+    small = small_files(directory)
+    for place in (language, *(path.parent for prefix, path in places.items() if prefix)):
+        small |= small_files(place, place.name)
+    tower = places[checkpoint.CLIP].parent if with_clip else None
+    return Published(_configuration(settings, directory, language, tower, state), files, state, small, language)
+
+
+def _inside(path: Path, directory: Path) -> str:
+    """Where a file lies in a directory that holds all parts: beside the others, in a folder of its own name."""
+    return path.name if path.parent == directory else f"{path.parent.name}/{path.name}"
+
+
+def _configuration(
+    settings: Mapping[str, Any], directory: Path, language: Path, tower: Path | None, state: Mapping[str, Tensor]
+) -> ShowoConfiguration:
+    if (directory / SETTINGS).is_file():
+        return ShowoConfiguration.from_json(common.read_json(directory / SETTINGS), str(directory / SETTINGS))
+    prefix = checkpoint.TOKENIZER
+    magvit = magvit_sizes({n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)})
     sizes = ShowoSizes(
         _language_sizes(language, int(_setting(settings, "vocab_size", directory))),
         magvit,
@@ -77,11 +104,32 @@ def read(directory: Path) -> Found:
         sizes,
         side=math.isqrt(tokens) * magvit.downsampling,
         text_vocabulary=int(_setting(settings, "llm_vocab_size", directory)),
-        system_prompt=chat.SYSTEM_PROMPT if with_clip else "",
+        system_prompt=chat.SYSTEM_PROMPT if tower is not None else "",
         drawing=DrawingPlan(min(DrawingPlan().rounds, tokens)),
     )
-    configuration.check(where)
-    return Found(configuration, checkpoint.from_upstream(parts), language)
+    configuration.check(str(directory / common.CONFIG))
+    return configuration
+
+
+def recorded_configuration(sizes: Mapping[str, Any]) -> ShowoConfiguration:
+    """Of a recorded set, whose config.json says every size."""
+    vq, showo, clip = sizes["vq"], sizes["showo"], sizes.get("clip")
+    magvit = MagvitConfiguration(
+        channels=vq["ch"],
+        encoder_multipliers=tuple(vq["enc_ch_mult"]),
+        encoder_blocks=tuple(vq["enc_num_res_blocks"]),
+        decoder_multipliers=tuple(vq["dec_ch_mult"]),
+        decoder_blocks=tuple(vq["dec_num_res_blocks"]),
+        bits=vq["z_channels"],
+    )
+    language = PhiConfig(**sizes["phi"] | {"vocab_size": showo["vocab_size"], "qk_layernorm": True})
+    return ShowoConfiguration(
+        ShowoSizes(language, magvit, CLIPVisionConfig(**clip) if clip else None),
+        side=math.isqrt(showo["num_vq_tokens"]) * magvit.downsampling,
+        text_vocabulary=showo["llm_vocab_size"],
+        max_text=sizes["max_seq_length"],
+        drawing=DrawingPlan(min(sizes["sample"]["timesteps"], showo["num_vq_tokens"])),
+    )
 
 
 def _setting(settings: Mapping[str, Any], name: str, directory: Path) -> Any:
@@ -119,19 +167,15 @@ def _tower_sizes(directory: Path) -> CLIPVisionConfig:
     return CLIPVisionConfig(**settings.get("vision_config", settings))
 
 
-def _picture_half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if name.startswith(PICTURES) and name != NOT_WEIGHTS}
-
-
 def magvit_sizes(state: Mapping[str, Tensor]) -> MagvitConfiguration:
-    """Read off names and shapes: the file does not say them. Raises CheckpointRefused naming an absent tensor."""
+    """Read off names and vectors: the file does not say them. Raises SizesUnknown naming an absent tensor."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     try:
-        channels = shapes["encoder.conv_in.weight"][0]
+        channels = shapes["encoder.conv_in.bias"][0]
         encoder, decoder = (_levels(shapes, prefix, channels) for prefix in ("encoder.down", "decoder.up"))
-        return MagvitConfiguration(channels, *encoder, *decoder, bits=shapes["encoder.quant_conv.weight"][0])
+        return MagvitConfiguration(channels, *encoder, *decoder, bits=shapes["encoder.quant_conv.bias"][0])
     except KeyError as error:
-        raise CheckpointRefused(f"missing: {error.args[0]}", field=TOKENIZER) from error
+        raise SizesUnknown([error.args[0]], field=TOKENIZER) from error
 
 
 def _levels(
@@ -141,5 +185,5 @@ def _levels(
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.block\.(\d+)\.")
     found = {(int(match[1]), int(match[2])) for name in shapes if (match := pattern.match(name))}
     levels = range(1 + max((level for level, _ in found), default=-1))
-    widths = tuple(shapes[f"{prefix}.{level}.block.0.conv2.weight"][0] // channels for level in levels)
+    widths = tuple(shapes[f"{prefix}.{level}.block.0.conv2.bias"][0] // channels for level in levels)
     return widths, tuple(sum(1 for at, _ in found if at == level) for level in levels)

@@ -1,0 +1,1 @@
+"""Checkpoints from one layout to another: what ``reca convert`` does in its child process."""
