@@ -128,16 +128,24 @@ def compare_keys(network: nn.Module, state: Mapping[str, Tensor], *, may_miss: I
 def compare_shapes(
     wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, may_miss: Iterable[str] = ()
 ) -> LoadReport:
-    """Which names and shapes of ``state`` are not those of ``wanted``."""
-    expected = {name: tensor.shape for name, tensor in wanted.items()}
-    missing = sorted(set(expected) - set(state) - set(may_miss))
-    unexpected = sorted(set(state) - set(expected))
+    """Which names and shapes of ``state`` are not those of ``wanted``; whole numbers are not fractions."""
+    missing = sorted(set(wanted) - set(state) - set(may_miss))
+    unexpected = sorted(set(state) - set(wanted))
     mismatched = [
-        f"{name} is {list(state[name].shape)}, should be {list(shape)}"
-        for name, shape in expected.items()
-        if name in state and state[name].shape != shape
+        f"{name} is {_kind(state[name], tensor)}, should be {_kind(tensor, state[name])}"
+        for name, tensor in wanted.items()
+        if name in state and not _alike(state[name], tensor)
     ]
     return LoadReport(tuple(missing), tuple(unexpected), tuple(mismatched))
+
+
+def _alike(found: Tensor, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and found.is_floating_point() == wanted.is_floating_point()
+
+
+def _kind(tensor: Tensor, other: Tensor) -> str:
+    """What distinguishes it from the other: the shape, or else the type."""
+    return str(list(tensor.shape)) if tensor.shape != other.shape else str(tensor.dtype).removeprefix("torch.")
 
 
 def refuse_unless_clean(report: LoadReport, directory: Path) -> None:

@@ -14,7 +14,7 @@ from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.models import ldm_autoencoder
 from reca_core.models.harmon import upstream
 from reca_core.models.harmon.adapter import Harmon
-from reca_core.models.harmon.directory import TEXT_HEAD
+from reca_core.models.harmon.checkpoint import TEXT_HEAD
 from reca_core.models.harmon.network import HarmonNetwork
 from reca_core.models.harmon.smallest import WIDTH
 

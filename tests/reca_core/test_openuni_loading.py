@@ -18,7 +18,7 @@ from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.models.openuni import checkpoint, upstream
 from reca_core.models.openuni.adapter import OpenUni
 from reca_core.models.openuni.chat import STRUCTURAL
-from reca_core.models.openuni.directory import TEXT_HEAD, WORDS
+from reca_core.models.openuni.checkpoint import TEXT_HEAD, WORDS
 from tests.reca_core.tiny_janus import tiny_pictures
 
 WEIGHTS, LANGUAGE, SANA = "openuni_b_internvl3_1b_sana_0_6b_512_hf_text2image23m.pth", "InternVL3-1B", "Sana_600M_512px"
