@@ -5,7 +5,7 @@ Run over the registry with each family's smallest model, so a new family gets th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def smallest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def smallest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A family's smallest model in our layout and, beside it, in its authors'."""
     made: dict[str, Path] = {}
 
@@ -89,7 +89,7 @@ def smallest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
             made[family] = place
         return made[family]
 
-    yield make
+    return make
 
 
 @pytest.fixture
