@@ -246,7 +246,8 @@ def _language_width(place: Path) -> int:
 def _sana_fits(place: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Width, depth and norms of the transformer, so far as the weights hold one, and the caption's channels."""
     settings = _diffusers(place / "transformer")
-    captions = settings["caption_channels"] == _shape(shapes, "projector.bias")[0]
+    told = [shapes[name][0] for name in ("projector.weight", "projector.bias") if name in shapes]
+    captions = settings["caption_channels"] in told  # by either, so that the comparison can name a damaged other
     depth = _count(shapes, f"{TRANSFORMER}transformer_blocks.")
     if not depth:
         return bool(captions)
