@@ -19,7 +19,8 @@ FLOWS = {
     "post-train": "prepare, then train a model with Reconstruction Alignment and register it",
     "train-then-evaluate": "post-train, then measure base and trained model and compare them",
     "evaluate": "measure one model, or the pictures in a folder, on benchmarks",
-    "re-evaluate": "measure registered versions again and report what moved",
+    "re-evaluate": "measure registered versions again, report what moved, and promote the better one if asked",
+    "rollback": "take a champion back: the version before it is champion again",
 }
 EPILOG = """\
 exit status: 0 done; 2 bad input, nothing was started; 3 a prerequisite is missing; 4 a stage failed;
@@ -73,7 +74,7 @@ def build() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _demo(commands.add_parser("demo", parents=[shared], help="train, measure and compare the bundled tiny model"))
-    _run(commands.add_parser("run", parents=[shared], help="start any of the five flows below", add_help=False))
+    _run(commands.add_parser("run", parents=[shared], help="start any of the flows below", add_help=False))
     for flow, purpose in FLOWS.items():
         _run_options(commands.add_parser(flow, parents=[shared], help=purpose, add_help=False), flow)
         if "-" in flow:

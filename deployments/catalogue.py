@@ -20,6 +20,7 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     VersionChoice,
 )
+from reca_core.contracts.versions import Promotion, Rollback
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ FLOWS: dict[str, FlowEntry] = {
             _POST_TRAINING | _MEASURING | _REGISTERING,
         ),
         FlowEntry("evaluate", "flows.evaluate:evaluate", {"model": ModelChoice} | _MEASURING),
-        FlowEntry("re-evaluate", "flows.re_evaluate:re_evaluate", {"versions": VersionChoice} | _MEASURING),
+        FlowEntry(
+            "re-evaluate",
+            "flows.re_evaluate:re_evaluate",
+            {"versions": VersionChoice} | _MEASURING | {"promotion": Promotion},
+        ),
+        FlowEntry("rollback", "flows.rollback:rollback", {"rollback": Rollback}),
     )
 }
 """Name on the command line -> flow."""

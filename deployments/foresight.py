@@ -40,11 +40,12 @@ from reca_core.contracts.requests import (
     TrainRequest,
     VersionChoice,
 )
+from reca_core.contracts.versions import Promotion, Rollback
 from tasks import plan
+from tasks.find_model import addresses
 from tasks.home import benchmark_data
 from tasks.judge import answers_fault, unanswered
 from tasks.judging import full_id, settled
-from tasks.leaks import leak_file
 from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
@@ -88,6 +89,8 @@ class Asked:
     judge: JudgeSettings = JudgeSettings()
     registration: Registration = Registration()
     versions: VersionChoice = VersionChoice()
+    promotion: Promotion = Promotion()
+    rollback: Rollback = Rollback()
 
 
 class Foresight:
@@ -104,6 +107,9 @@ class Foresight:
             return list(self._judge_pictures())
         if self.flow == "evaluate":
             return list(self._measure(self.asked.model.source, known_model(self.asked.model)))
+        if self.flow == "rollback":
+            asked = self.asked.rollback
+            return [Step("roll back", f"{asked.name}@{asked.alias} to {asked.to or 'the version before'}", TO_DO)]
         if self.flow == "re-evaluate":
             return [step for choice in self._versions() for step in self._measure(choice.source, None)]
         steps = [self._prepare(), self._model(), self._train(), self._register()]
@@ -137,8 +143,7 @@ class Foresight:
         model, data, asked = known_model(self.asked.model), self._prepared(), self.asked
         if model is None or data is None:
             return None
-        leaks = leak_file(self.home, asked.captions, asked.losses, benchmark_data())
-        return plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training, leaks)
+        return plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training)
 
     def _train(self) -> Step:
         training, request = self.asked.training, self._train_request()
@@ -249,8 +254,7 @@ class Foresight:
         return plan.sample_request(self.home, model, digest, self.asked.sampling, sampler_task(opened))
 
     def _versions(self) -> list[ModelChoice]:
-        versions = self.asked.versions
-        return [ModelChoice(source=f"models:/{versions.name}@{alias}") for alias in versions.aliases]
+        return [ModelChoice(source=address) for address in addresses(self.asked.versions).values()]
 
     def hashes(self) -> dict[str, str]:
         """What is asked for -> request hash. Pictures are prepared first where a training's identity needs them.
@@ -264,6 +268,8 @@ class Foresight:
         if self.flow in ("evaluate", "re-evaluate"):
             choices = [self.asked.model] if self.flow == "evaluate" else self._versions()
             return dict(self._sample_hashes(choices))
+        if self.flow == "rollback":
+            return {}
         asked, data = self.asked, prepare.fn(self.asked.images).data
         model = resolve_model(asked.model)
         request = plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training)

@@ -7,7 +7,7 @@ for both sides: what makes a prompt hard cancels out. Anything else is refused r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,16 @@ from evaluation.aggregate import (
     resampled_values,
 )
 from evaluation.benchmark import RowData
-from evaluation.records import Arithmetic, Comparison, DeltaRow, JudgeResult, Judgment, Scored, ScoreTable
+from evaluation.records import Arithmetic, Comparison, DeltaRow, JudgeResult, Judgment, Scored, ScoreTable, Unscored
 from evaluation.registry import benchmark_class, split_id
 from reca_core.contracts.errors import EXIT_INCOMPLETE, StageFailed
 from reca_core.contracts.files import read_jsonl
 
 JUDGMENTS_FILE = "judgments.jsonl"
 RESULT_FILE = "DONE.json"
+SAME_SUBJECT = ("benchmark", "arithmetic", "prompts_sha256", "seeds")
+SAME_MEASURE = (*SAME_SUBJECT[:2], "judge", *SAME_SUBJECT[2:])
+"""Fields of a table that two comparable ones share."""
 NAMED = 3
 """How many pictures an error names."""
 
@@ -65,6 +68,24 @@ def compare_directories(
     return compare(read_measurement(base, arithmetic), read_measurement(trained, arithmetic), resamples)
 
 
+def compare_over_time(before: Measurement, now: Measurement, resamples: int = DEFAULT_RESAMPLES) -> Comparison:
+    """The difference between two judgings of one model's pictures, whoever judged: that is what may have changed.
+
+    Raises ComparisonRefused for anything else that differs.
+    """
+    return _compared(before, now, SAME_SUBJECT, resamples, DEFAULT_SEED)
+
+
+def changed_verdicts(before: Measurement, now: Measurement) -> int:
+    """Pictures that both judged and that now have another verdict."""
+    first = {judgment.id: judgment.outcome for judgment in before.judgments}
+    return sum(_values(first.get(item.id)) != _values(item.outcome) for item in now.judgments if item.id in first)
+
+
+def _values(outcome: Scored | Unscored | None) -> Mapping[str, float] | None:
+    return outcome.values if isinstance(outcome, Scored) else None
+
+
 def compare(
     base: Measurement, trained: Measurement, resamples: int = DEFAULT_RESAMPLES, seed: int = DEFAULT_SEED
 ) -> Comparison:
@@ -73,14 +94,18 @@ def compare(
     Raises: ComparisonRefused naming the first thing that differs: benchmark, arithmetic, judge, prompts, seeds, or
         which pictures have a score.
     """
-    _refuse_unequal(base, trained)
+    return _compared(base, trained, SAME_MEASURE, resamples, seed)
+
+
+def _compared(base: Measurement, trained: Measurement, same: Sequence[str], resamples: int, seed: int) -> Comparison:
+    _refuse_unequal(base, trained, same)
     arithmetic = base.table.arithmetic
     rules = benchmark_class(split_id(base.table.benchmark)[0])
     first, second = (rules.rows(side.judgments, arithmetic) for side in (base, trained))
     return Comparison(
         benchmark=base.table.benchmark,
         arithmetic=arithmetic,
-        judge=base.table.judge,
+        judge=trained.table.judge,
         n_prompts=len({judgment.prompt_id for judgment in base.judgments}),
         rows={name: _delta_row(row, second[name], resamples, seed) for name, row in first.items()},
     )
@@ -96,8 +121,8 @@ def _delta_row(base: RowData, trained: RowData, resamples: int, seed: int) -> De
     return DeltaRow(base=first, trained=second, delta=delta, low=low, high=high, n=base.n_scored)
 
 
-def _refuse_unequal(base: Measurement, trained: Measurement) -> None:
-    for name in ("benchmark", "arithmetic", "judge", "prompts_sha256", "seeds"):
+def _refuse_unequal(base: Measurement, trained: Measurement, same: Sequence[str]) -> None:
+    for name in same:
         first, second = getattr(base.table, name), getattr(trained.table, name)
         if first != second:
             raise ComparisonRefused(

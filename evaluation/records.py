@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat
 
-from reca_core.contracts.base import Config, Record, unhashed
+from reca_core.contracts.base import Config, Record, hashed_when_set, unhashed
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import UnmadeSample
 from reca_core.contracts.requests import DpgFiles
@@ -248,6 +248,9 @@ class JudgeRequest(Config):
     """Bootstrap resamples for the intervals."""
     numerics_version: int
     """Raised by whoever changes a result of this benchmark's rules; part of the identity."""
+    occasion: str = hashed_when_set("")
+    """Empty: what was judged before is the result. Set: the judge is asked anew, and no kept reply of another occasion
+    is used; a resumed judging has the same one."""
     prompts_file: str = unhashed()
     """Absolute path of prompts.jsonl."""
     samples_directory: str = unhashed()

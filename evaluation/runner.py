@@ -191,6 +191,7 @@ def _place(request: JudgeRequest, directory: RunDirectory) -> JudgePlace:
         directory=directory.path,
         cache=Path(request.cache) if request.cache else directory.path / "cache",
         benchmark_data=Path(request.benchmark_data) if request.benchmark_data else None,
+        occasion=request.occasion,
     )
 
 

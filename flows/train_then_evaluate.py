@@ -27,6 +27,7 @@ from tasks.register import register
 from tasks.run import pipeline_run
 from tasks.train import train
 from tasks.validate import check
+from tasks.version_notes import note_trained
 
 
 @flow(name="train-then-evaluate")
@@ -70,5 +71,6 @@ def train_then_evaluate(
             )
             for benchmark in evaluation.benchmarks
         ]
+        noted = note_trained(run, registered, pairs)
         reported = report(run, prepared, trained, registered, pairs, evaluation)
-        return outcome(run, [prepared, trained, registered, *pairs, reported])
+        return outcome(run, [prepared, trained, registered, *pairs, noted, reported])

@@ -19,6 +19,8 @@ PROMOTION = "reca.promotion"
 REFUSAL = "reca.refusal"
 """A version was measured and the alias was not moved; the payload says why."""
 NOTICES = (DRIFT, PROMOTION, REFUSAL)
+REGISTERED = "reca.registered"
+"""A version was made; whoever measures new versions listens (deployments/prefect.yaml). No news for people."""
 
 Fact = str | int | float | bool | None
 RESOURCE = "reca.model-version"
@@ -28,7 +30,7 @@ class Notice(Record):
     """One thing that people are to hear of."""
 
     event: str
-    """One of NOTICES."""
+    """One of NOTICES, or REGISTERED."""
     model: str
     """Name of the registered model."""
     version: str
@@ -57,6 +59,6 @@ def tell(notice: Notice) -> None:
 
     Sent in the background: a server that does not answer stops no stage.
     """
-    if notice.event not in NOTICES:
-        raise ValueError(f"{notice.event!r} is no event of ours: {', '.join(NOTICES)}")
+    if notice.event not in (*NOTICES, REGISTERED):
+        raise ValueError(f"{notice.event!r} is no event of ours: {', '.join((*NOTICES, REGISTERED))}")
     emit_event(event=notice.event, resource=notice.resource, payload=dict(notice.payload))

@@ -31,13 +31,16 @@ ASKED_BY_KEY = ("openai", "published")
 
 
 @verb("judge", "judge {sampled.benchmark} of {sampled.model.name}")
-def judge(run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings) -> Judged:
+def judge(
+    run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings, occasion: str = ""
+) -> Judged:
     """The scores of a model's pictures, judged now, completed, or found.
 
     Args:
         judging: as ``tasks.judging.settled`` gives it.
+        occasion: set, the judge is asked anew whatever it said before; the same one finds what it was told.
     """
-    request = _request(sampled, evaluation, judging)
+    request = _request(sampled, evaluation, judging, occasion)
     name = f"judge {sampled.benchmark}, {sampled.model.name}"
     with api_key() if judging.judge in ASKED_BY_KEY else nullcontext():
         finished = _run(name, request)
@@ -58,7 +61,7 @@ def judge(run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging
     return judged.model_copy(update={"mlflow_run_id": tracked.run_id})
 
 
-def _request(sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings) -> JudgeRequest:
+def _request(sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings, occasion: str) -> JudgeRequest:
     data = benchmark_data()
     return plan.judge_request(
         home=current_home(),
@@ -70,6 +73,7 @@ def _request(sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSetting
         evaluation=evaluation,
         judge=judging,
         benchmark_data=str(data) if data else "",
+        occasion=occasion,
     )
 
 

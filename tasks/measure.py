@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import ResolvedModel
-from reca_core.contracts.requests import EvaluationPlan, ModelChoice, SamplingSettings
+from reca_core.contracts.requests import EvaluationPlan, ModelChoice, SamplingSettings, VersionChoice
 from tasks.collect import collect
 from tasks.find_model import find_model
 from tasks.judge import judge
@@ -21,10 +21,16 @@ def measure(
     sampling: SamplingSettings,
     evaluation: EvaluationPlan,
     judging: JudgeSettings,
+    occasion: str = "",
 ) -> Judged:
-    """The scores of one model on one benchmark."""
+    """The scores of one model on one benchmark; with an occasion its pictures are judged anew."""
     chosen = settled(judging)
-    return judge(run, sample(full_id(benchmark, chosen), model, sampling, evaluation), evaluation, chosen)
+    return judge(run, sample(full_id(benchmark, chosen), model, sampling, evaluation), evaluation, chosen, occasion)
+
+
+def occasion(run: RunContext, versions: VersionChoice) -> str:
+    """Names this flow run where the judge is to be asked again, the same name when the run is resumed; else empty."""
+    return run.flow_run_id if versions.force else ""
 
 
 def measure_choice(

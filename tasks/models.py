@@ -81,6 +81,8 @@ def _family(choice: ModelChoice, directory: Path, known: str = "") -> str:
         return known
     try:
         model_type = json.loads((directory / "config.json").read_text()).get("model_type", "")
+    except FileNotFoundError as error:
+        raise PrerequisiteMissing(f"{choice.source} is not a checkpoint: it has no config.json", field=FIELD) from error
     except ValueError as error:
         raise BadInput(f"{directory / 'config.json'} is not JSON", field=FIELD) from error
     for family, entry in FAMILIES.items():

@@ -7,7 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from reca_core.contracts.errors import EXIT_DONE, EXIT_INCOMPLETE
 from reca_core.contracts.records import Outcome
 from tasks.home import current_home
-from tasks.results import Compared, FoundVersions, Judged, Prepared, Registered, Reported, Sampled, StageResult, Trained
+from tasks.results import (
+    Compared,
+    Decided,
+    DriftChecked,
+    FoundVersions,
+    Judged,
+    Prepared,
+    Registered,
+    Reported,
+    RolledBack,
+    Sampled,
+    StageResult,
+    Trained,
+)
 from tasks.run import RunContext
 
 
@@ -44,6 +57,8 @@ def outcome(run: RunContext, results: Sequence[StageResult]) -> Outcome:
         version=next((stage.version for stage in stages if isinstance(stage, Registered)), None),
         scores=[str(stage.scores) for stage in stages if isinstance(stage, Judged)],
         comparisons=[stage.path for stage in stages if isinstance(stage, Compared) and stage.path],
+        drifts=[stage.path for stage in stages if isinstance(stage, DriftChecked) and stage.path],
+        decisions=[stage.decision.text for stage in stages if isinstance(stage, Decided | RolledBack)],
         report=next((stage.path for stage in stages if isinstance(stage, Reported)), ""),
         mlflow_url=run.tracked.url,
         mlflow_store=run.tracked.store,
@@ -66,7 +81,7 @@ def reasons(stage: StageResult) -> list[str]:
         return stage.absent
     if isinstance(stage, Sampled):
         return [f"{stage.stage}: {reason}" for reason in stage.unmade]
-    if isinstance(stage, Compared) and stage.refusal:
+    if isinstance(stage, Compared | DriftChecked) and stage.refusal:
         return [f"{stage.stage}: refused: {stage.refusal}"]
     return []
 

@@ -27,9 +27,8 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     TrainRequest,
 )
-from tasks.leaks import RENDERED_CAPTIONS, LeakFile
 
-NO_LEAKS = LeakFile()
+RENDERED_CAPTIONS = "shapeworld"
 PROMPTS_FILE = "prompts.jsonl"
 
 C = TypeVar("C", bound=Config)
@@ -52,7 +51,6 @@ def train_request(
     losses: LossTerms,
     captions: CaptionSource,
     training: TrainingPlan,
-    leaks: LeakFile = NO_LEAKS,
 ) -> TrainRequest:
     """What a training reads. Raises PrerequisiteMissing for a caption file that is not there."""
     request = TrainRequest(
@@ -61,8 +59,6 @@ def train_request(
         losses=losses,
         captions=captions,
         captions_sha256=_captions_sha256(captions),
-        leaks_file=leaks.path,
-        leaks_sha256=leaks.sha256,
         training=training,
         numerics_version=family_entry(base.family).numerics_version,
         run_directory="",
@@ -132,8 +128,9 @@ def judge_request(
     evaluation: EvaluationPlan,
     judge: JudgeSettings,
     benchmark_data: str,
+    occasion: str = "",
 ) -> JudgeRequest:
-    """What a judging reads."""
+    """What a judging reads. With an occasion it is one of its own: nothing of another one is reused."""
     request = JudgeRequest(
         benchmark=benchmark,
         prompts_sha256=prompts_sha256,
@@ -144,6 +141,7 @@ def judge_request(
         judge=judge,
         resamples=evaluation.resamples,
         numerics_version=numerics_version,
+        occasion=occasion,
         prompts_file=str(samples.path / PROMPTS_FILE),
         samples_directory=str(samples.path),
         benchmark_data=benchmark_data,

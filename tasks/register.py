@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.requests import Registration
-from tasks import tracking_models
+from tasks import events, tracking_models
 from tasks.policies import verb
 from tasks.progress import note
 from tasks.provenance import current_provenance
@@ -29,6 +29,10 @@ def register(run: RunContext, trained: Trained, registration: Registration) -> R
         tracking_models.move_alias_forward(version, registration.alias)
     label = f"{version.name}/{version.version}"
     note(f"register: {label} {'was there already' if there else 'made'}")
+    if not there:
+        events.tell(
+            events.Notice(event=events.REGISTERED, model=name, version=version.version, text=f"{label} is registered")
+        )
     return Registered(
         stage="register",
         seconds=time.monotonic() - began,

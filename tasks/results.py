@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from evaluation.records import Comparison, ScoreTable
 from reca_core.contracts.base import Record
@@ -20,12 +21,53 @@ class StageResult(Record):
     """True if the result was there already."""
 
 
+class Decision(Record):
+    """What was decided about a version, and why. One line of ``decisions/<name>.jsonl``."""
+
+    kind: Literal["promoted", "refused", "rolled_back"]
+    name: str
+    """Of the registered model."""
+    version: str
+    """Number that the decision is about: the challenger, or the champion that was taken back."""
+    other: str
+    """Number of the champion before, or of the one that is champion again; empty where there is none."""
+    alias: str
+    """The alias that moved or did not."""
+    reasons: list[str]
+    """In words, the deciding one first."""
+    by: str
+    """rule, or the name that a person gave."""
+    at: str
+    """When, ISO 8601, UTC."""
+    flow_run_id: str
+    subject: str
+    """Hash of what was looked at: the two versions, their measurements and the rule. The same is not decided twice."""
+
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        verb = {"promoted": "became", "refused": "did not become", "rolled_back": "is no longer"}[self.kind]
+        return f"{self.name}/{self.version} {verb} {self.alias}: {'; '.join(self.reasons)}"
+
+
 class FoundVersions(StageResult):
     """Registered versions to look at."""
 
+    name: str
+    """Of the registered model."""
     models: list[ResolvedModel]
+    """The same weights once."""
+    behind: dict[str, VersionRef]
+    """Alias or number -> its version."""
+    weights: dict[str, str]
+    """Number of each of these versions -> SHA-256 of its weights."""
     absent: list[str]
-    """Aliases that point nowhere, in words."""
+    """Aliases and numbers that point nowhere, in words."""
+
+    def versions_of(self, model: ResolvedModel) -> list[VersionRef]:
+        """The versions with a model's weights, each once, oldest first."""
+        found = {version.version: version for version in self.behind.values()}
+        return [found[number] for number in sorted(found, key=int) if self.weights[number] == model.sha256]
 
 
 class Prepared(StageResult):
@@ -124,3 +166,45 @@ class Reported(StageResult):
 
     path: str
     """Absolute path of report.html."""
+
+
+class DriftChecked(StageResult):
+    """One judging against the last one of the same pictures."""
+
+    benchmark: str
+    model: ResolvedModel
+    now: str
+    """Answers directory of this judging."""
+    before: str = ""
+    """Answers directory of the last one; empty where this is the first."""
+    comparison: Comparison | None = None
+    """``base`` is the last judging, ``trained`` this one."""
+    changed: int = 0
+    """Pictures with another verdict."""
+    judge_changes: list[str] = []
+    """What the judge says of itself and said differently then."""
+    moved: list[str] = []
+    """Rows whose interval does not hold 0: drift."""
+    refusal: str = ""
+    """Why the two cannot be compared."""
+    path: str = ""
+    """Absolute path of drift.json."""
+
+
+class Noted(StageResult):
+    """What was measured is written on the registered versions."""
+
+    versions: list[str]
+    """``NAME/NUMBER`` of each."""
+
+
+class Decided(StageResult):
+    """Whether a challenger became champion."""
+
+    decision: Decision
+
+
+class RolledBack(StageResult):
+    """A champion was taken back."""
+
+    decision: Decision

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from prefect.artifacts import create_link_artifact
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.runtime import flow_run as prefect_run
 from prefect.settings import get_current_settings
 from prefect.utilities.urls import url_for
@@ -46,7 +47,7 @@ def pipeline_run(flow: str) -> Iterator[RunContext]:
     prefect_url = page()
     tags = {"flow": flow, "prefect_url": prefect_url, "git_commit": current_provenance().git_commit}
     name = str(prefect_run.name or flow)
-    with tracking.tracked_run(f"{flow} {name}", {"flow_run_id": flow_run_id}, tags) as tracked:
+    with tracking.tracked_run(f"{flow} {name}", {"flow_run_id": flow_run_id}, tags, waits=(Pause,)) as tracked:
         tracking.log_params(tracked, tracking.flat(parameters()))
         keep_request(flow, tracked)
         _link_to_mlflow(tracked)

@@ -137,18 +137,25 @@ def find_run(tags: Mapping[str, str]) -> Run | None:
 
 @contextmanager
 def tracked_run(
-    name: str, identity: Mapping[str, str], tags: Mapping[str, str], parent: TrackedRun | None = None
+    name: str,
+    identity: Mapping[str, str],
+    tags: Mapping[str, str],
+    parent: TrackedRun | None = None,
+    waits: tuple[type[BaseException], ...] = (),
 ) -> Iterator[TrackedRun]:
     """A run for the block: the one that has the tags ``identity``, or a new one.
 
-    It ends FINISHED, FAILED where the block raises an Exception, KILLED where it is cancelled. After a SIGKILL it stays
-    RUNNING until the flow run is resumed and finds it again.
+    It ends FINISHED, FAILED where the block raises an Exception, SCHEDULED where it raises one of ``waits``, KILLED
+    where it is cancelled. After a SIGKILL it stays RUNNING until the flow run is resumed and finds it again.
     """
     run = begin_run(name, identity, tags, parent)
     status = "KILLED"
     try:
         yield run
         status = "FINISHED"
+    except waits:
+        status = "SCHEDULED"
+        raise
     except Exception:
         status = "FAILED"
         raise

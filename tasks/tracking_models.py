@@ -101,15 +101,15 @@ def register(
     with FileLock(_lock_file(f"register-{name}")):
         found = _versions(name, tags["request_hash"])
         if found:
-            return _reference(found[0]), True
+            return reference(found[0]), True
         model_id = logged_model(model, run_id, tags, copy=copy)
         made = _create_version(name, model_id, run_id, tags)
     first = _versions(name, tags["request_hash"])[0]
     if str(first.version) != str(made.version):
         client().delete_model_version(name, made.version)
-        return _reference(first), True
+        return reference(first), True
     _link_from_model(model_id, made)
-    return _reference(made), False
+    return reference(made), False
 
 
 def _create_version(name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
@@ -134,7 +134,8 @@ def _link_from_model(model_id: str, version: ModelVersion) -> None:
     client().set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
 
 
-def _reference(version: ModelVersion) -> VersionRef:
+def reference(version: ModelVersion) -> VersionRef:
+    """A version as our records name it."""
     return VersionRef(
         name=version.name, version=str(version.version), model_id=model_id_of(version), run_id=version.run_id or ""
     )
@@ -163,6 +164,17 @@ def tag_version(version: VersionRef, tags: Mapping[str, str]) -> None:
         client().set_model_version_tag(version.name, version.version, key, value)
 
 
+def version_tags(version: VersionRef) -> dict[str, str]:
+    """The tags of a version as they are now."""
+    return dict(client().get_model_version(version.name, version.version).tags)
+
+
+def untag_version(version: VersionRef, key: str) -> None:
+    """Take a tag off a version, if it has it."""
+    if key in version_tags(version):
+        client().delete_model_version_tag(version.name, version.version, key)
+
+
 def find_version(address: str) -> ModelVersion:
     """The version behind ``models:/NAME@ALIAS`` or ``models:/NAME/3``.
 
@@ -185,6 +197,11 @@ def find_version(address: str) -> ModelVersion:
         raise PrerequisiteMissing(
             f"{address} is not registered", field="model.source", choices=known_addresses(match["name"])
         ) from error
+
+
+def version_at(address: str) -> VersionRef:
+    """As ``find_version``, as a record."""
+    return reference(find_version(address))
 
 
 def known_addresses(name: str) -> list[str]:

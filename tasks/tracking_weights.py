@@ -45,6 +45,12 @@ def known_weights() -> KnownWeights:
     )
 
 
+def ready_versions() -> list[ModelVersion]:
+    """Every registered version that can be read, oldest first within its name."""
+    found = (version for version in _versions() if version.status == "READY")
+    return sorted(found, key=lambda version: (version.name, int(version.version)))
+
+
 def _versions() -> Iterator[ModelVersion]:
     token: str | None = None
     while True:

@@ -24,6 +24,7 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     VersionChoice,
 )
+from reca_core.contracts.versions import Promotion, Rollback
 
 RENDERED = "shapeworld"
 RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
@@ -156,11 +157,42 @@ def _pictures(given: Settings) -> Iterator[BadInput]:
 def _aliases(given: Settings) -> Iterator[BadInput]:
     named = [("registration.alias", given.of(Registration).alias)]
     named += [("versions.aliases", alias) for alias in given.of(VersionChoice).aliases]
+    rule = given.of(Promotion)
+    named += [("promotion.champion", rule.champion), ("promotion.challenger", rule.challenger)]
+    named += [("rollback.alias", given.of(Rollback).alias)]
     for field, alias in named:
         if RESERVED_ALIAS.fullmatch(alias):
             yield BadInput(
                 f"{alias!r} is reserved by MLflow", field=field, remedy="choose another, such as challenger or champion"
             )
+
+
+def _versions(given: Settings) -> Iterator[BadInput]:
+    if not given.has(VersionChoice):
+        return
+    versions, rule = given.of(VersionChoice), given.of(Promotion)
+    if not versions.aliases and not versions.numbers:
+        remedy = "name aliases or numbers"
+        yield BadInput("no version is asked for", field="versions.aliases", remedy=remedy)
+    if rule.decide == "never":
+        return
+    for field, alias in (("promotion.champion", rule.champion), ("promotion.challenger", rule.challenger)):
+        if alias not in versions.aliases:
+            fact = f"{alias!r} is not measured, so nothing can be decided about it"
+            yield BadInput(fact, field=field, choices=versions.aliases, remedy="add it to versions.aliases")
+    if rule.champion == rule.challenger:
+        yield BadInput("champion and challenger are the same alias", field="promotion.challenger")
+    yield from _metric(rule.metric, given.of(EvaluationPlan))
+
+
+def _metric(metric: str, evaluation: EvaluationPlan) -> Iterator[BadInput]:
+    """A row is only known once it is measured; its benchmark is known now. Ids may get a suffix from the judge."""
+    if metric and not any(metric.startswith((f"{name}/", f"{name}.")) for name in evaluation.benchmarks):
+        yield BadInput(
+            f"{metric!r} is no row of a benchmark that is measured",
+            field="promotion.metric",
+            choices=[f"{name}/..." for name in evaluation.benchmarks],
+        )
 
 
 RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
@@ -172,4 +204,5 @@ RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
     _judge,
     _pictures,
     _aliases,
+    _versions,
 )

@@ -34,6 +34,8 @@ class JudgePlace:
     """``<home>/cache``: replies and converted weights that outlive one judging."""
     benchmark_data: Path | None = None
     """Folder with the benchmarks' own files."""
+    occasion: str = ""
+    """Kept replies of another occasion are not used."""
 
 
 def judging_date(place: JudgePlace, settings: JudgeSettings) -> str:

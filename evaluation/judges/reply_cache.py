@@ -15,15 +15,19 @@ PREFIX = 2
 
 
 class ReplyCache:
-    """One file per request below ``<home>/cache/judge_replies``. Only replies are kept, no outages."""
+    """One file per request below ``<home>/cache/judge_replies``. Only replies are kept, no outages.
 
-    def __init__(self, cache: Path) -> None:
+    Args:
+        occasion: a judging that asks anew finds what it heard itself and nothing else; empty for any other.
+    """
+
+    def __init__(self, cache: Path, occasion: str = "") -> None:
         self._folder = cache / FOLDER
+        self._occasion = {"occasion": occasion} if occasion else {}
 
-    @staticmethod
-    def key(asked: dict[str, Any]) -> str:
+    def key(self, asked: dict[str, Any]) -> str:
         """Identity of a request: everything that is sent, to whom, under which date, for the how-manieth time."""
-        return sha256_text(canonical_json(asked))
+        return sha256_text(canonical_json(asked | self._occasion))
 
     def get(self, key: str) -> str | None:
         """The kept reply; None where there is none, or only a damaged one."""

@@ -66,7 +66,7 @@ class EndpointJudge:
         )
         patience = Patience(settings.concurrency, settings.timeout_seconds, settings.attempts)
         endpoint = Endpoint(url, _key(url), patience, Budget(settings, place.directory))
-        judge = cls(endpoint, identity, style, ReplyCache(place.cache))
+        judge = cls(endpoint, identity, style, ReplyCache(place.cache, place.occasion))
         judge.batch_size = BATCHES_PER_SLOT * settings.concurrency
         return judge
 
@@ -117,7 +117,7 @@ class EndpointJudge:
         )
 
     def _key_of(self, request: ChatRequest, ask: int) -> str:
-        return ReplyCache.key({"judge": self.identity.model_dump(mode="json"), "sent": request.payload(), "ask": ask})
+        return self._cache.key({"judge": self.identity.model_dump(mode="json"), "sent": request.payload(), "ask": ask})
 
 
 def _model(benchmark: str, style: Style, settings: JudgeSettings) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+WHEN_SET = "when set"
+"""Mark of a field that is hashed only where it differs from its default."""
+
 
 def tell_bounds(schema: dict[str, Any]) -> None:
     """Add to the help of every number of a JSON schema what it may be: forms show help, but no limits."""
@@ -45,3 +48,9 @@ class Record(BaseModel):
 def unhashed(default: Any = ..., **constraints: Any) -> Any:
     """A field that changes where or how fast a result is made but not the result: left out of ``request_hash``."""
     return Field(default, json_schema_extra={"hashed": False}, **constraints)
+
+
+def hashed_when_set(default: Any, **constraints: Any) -> Any:
+    """A field that changes the result where it is set. At its default it is left out of ``request_hash``, so that what
+    was made before the field existed is still found."""
+    return Field(default, json_schema_extra={"hashed": WHEN_SET}, **constraints)

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from reca_core.contracts.base import WHEN_SET
+
 CHUNK_BYTES = 1 << 20
 HASH_LENGTH = 16
 """Hex digits of a SHA-256 that name a directory: 64 bits, no collision in any real home."""
@@ -54,9 +56,10 @@ def hashed_part(request: BaseModel) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, field in type(request).model_fields.items():
         extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("hashed") is False:
-            continue
+        hashed = extra.get("hashed") if isinstance(extra, dict) else None
         value = getattr(request, name)
+        if hashed is False or (hashed == WHEN_SET and value == field.default):
+            continue
         kept[name] = hashed_part(value) if isinstance(value, BaseModel) else value
     return kept
 

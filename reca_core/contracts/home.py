@@ -39,6 +39,11 @@ class Home:
         return self.root / "reports"
 
     @property
+    def decisions(self) -> Path:
+        """``decisions/<name>.jsonl``: every promotion, refusal and rollback of a registered model."""
+        return self.root / "decisions"
+
+    @property
     def mlflow(self) -> Path:
         """``mlflow/mlflow.db`` and ``mlflow/artifacts``: the embedded tracking store."""
         return self.root / "mlflow"

@@ -177,8 +177,6 @@ class TrainResult(Record):
     """Parameters the stage may change that no active loss term reaches; bit-equal to the base."""
     warnings: list[str]
     """What the guards saw and did not stop for."""
-    leaked_captions: int = 0
-    """Fine-tuning captions that were left out because a benchmark asks for them."""
 
 
 class UnmadeSample(Record):
@@ -206,7 +204,7 @@ class Outcome(Record):
     """How a flow run ended: what the command line prints, and all that a caller needs to go on."""
 
     flow: str
-    """prepare, post-train, train-then-evaluate, evaluate or re-evaluate."""
+    """prepare, post-train, train-then-evaluate, evaluate, re-evaluate or rollback."""
     exit_status: int
     """0, or 5 where something is unscored or a comparison was refused."""
     run_directory: str
@@ -217,6 +215,10 @@ class Outcome(Record):
     """Absolute paths of the scores.json files, one per model and benchmark."""
     comparisons: list[str] = []
     """Absolute paths of the comparison.json files, one per benchmark that could be compared."""
+    drifts: list[str] = []
+    """Absolute paths of the drift.json files: measurements against the last ones of the same version."""
+    decisions: list[str] = []
+    """Promotions, refusals and rollbacks, in words."""
     report: str = ""
     """Absolute path of report.html, if one was written."""
     mlflow_url: str = ""

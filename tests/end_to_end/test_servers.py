@@ -210,7 +210,8 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 def test_the_scheduler_creates_runs_of_the_deployed_schedule(stack: Stack) -> None:
     deployment = stack.deployment("re-evaluate")
-    assert [schedule["slug"] for schedule in deployment["schedules"]] == ["nightly"]
+    schedules = {schedule["slug"]: schedule["parameters"] for schedule in deployment["schedules"]}
+    assert schedules == {"nightly": {"promotion": {"decide": "by_rule"}}, "weekly-drift": {"versions": {"force": True}}}
     query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 5}
     runs = wait_for(stack, "prefect", lambda: stack.prefect("POST", "/flow_runs/filter", query), RUN_SECONDS)
     assert {run["auto_scheduled"] for run in runs} == {True}

@@ -103,7 +103,7 @@ def test_the_server_is_furnished(stack: Stack) -> None:
     assert queues["re-evaluate"] > queues["default"]
     assert stack.prefect("GET", "/v2/concurrency_limits/reca-accelerator")["limit"] == 1
     found = stack.prefect("POST", "/automations/filter", {})
-    assert len(found) == 2
+    assert len(found) >= 2
     assert all(automation["enabled"] for automation in found)
     for flow in ("prepare", "post-train", "train-then-evaluate", "evaluate", "re-evaluate"):
         assert stack.deployment(flow)["tags"] == ["resume-auto"]

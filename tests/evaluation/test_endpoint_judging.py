@@ -11,6 +11,7 @@ import pytest
 
 from evaluation import runner
 from evaluation.benchmark import PromptPlan
+from evaluation.compare import changed_verdicts, compare_over_time, read_measurement
 from evaluation.judges import endpoint as endpoints
 from evaluation.judges.opening import JudgePlace
 from evaluation.judges.selection import open_chosen
@@ -42,6 +43,7 @@ class Judging:
     def __init__(self, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.name, self.monkeypatch = folder, name, monkeypatch
         self.samples, self.output = folder / "samples", folder / "answers"
+        self.occasion = ""
         benchmark = open_benchmark(f"{name}.shapeworld", PLAN, None)
         write_prompt_files(self.samples, benchmark)
         rows = []
@@ -55,7 +57,7 @@ class Judging:
     def run(self, server: Served, **settings: Any) -> JudgeResult:
         given = {"judge": "openai", "url": f"{server.url}/v1", "model": "m", "attempts": 2, "concurrency": 2}
         chosen = JudgeSettings.model_validate({**given, "date": "2026-01-02", "timeout_seconds": 5, **settings})
-        place = JudgePlace(self.name, self.output, self.folder / "cache")
+        place = JudgePlace(self.name, self.output, self.folder / "cache", occasion=self.occasion)
         self.monkeypatch.setattr(runner, "open_judge", lambda *given: open_chosen(place, chosen))
         benchmark_id = f"{self.name}.shapeworld"
         request = JudgeRequest(
@@ -67,6 +69,7 @@ class Judging:
             first_seed=PLAN.first_seed,
             resamples=200,
             numerics_version=numerics_version(benchmark_id),
+            occasion=self.occasion,
             prompts_file=str(self.samples / "prompts.jsonl"),
             samples_directory=str(self.samples),
             output_directory=str(self.output),
@@ -193,3 +196,23 @@ def test_gedit_asks_two_calls_per_edit(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(pictures) == [1] * gedit.count + [2] * gedit.count
     names = [name for name in result.tables["corrected"].rows if name.endswith("O")]
     assert {result.tables["corrected"].rows[name].value for name in names} <= {4.0, None}
+
+
+def test_a_judging_that_asks_anew_uses_no_kept_reply_and_finds_a_judge_that_changed(imgedit: Judging) -> None:
+    """Same name, same date, same pictures: only asking again can tell. A resumed one does not ask a third time."""
+    with served(answering(marks(4))) as server:
+        imgedit.run(server)
+        asked = len(server.paths)
+    first = imgedit.output
+    imgedit.output, imgedit.occasion = imgedit.folder / "anew", "tonight"
+    with served(answering(marks(2))) as server:
+        imgedit.run(server)
+        assert len(server.paths) == asked
+        (imgedit.output / "DONE.json").unlink()
+        (imgedit.output / "transcript.jsonl").unlink()
+        imgedit.run(server)
+        assert len(server.paths) == asked
+    before, now = (read_measurement(folder, "corrected") for folder in (first, imgedit.output))
+    row = compare_over_time(before, now).rows["overall_micro"]
+    assert (row.delta, row.low, row.high) == (-2.0, -2.0, -2.0)
+    assert changed_verdicts(before, now) == imgedit.count
