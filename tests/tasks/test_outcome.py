@@ -54,7 +54,8 @@ def test_unscored_pictures_and_refused_comparisons_end_with_5_and_their_reasons(
 
 
 def test_aliases_that_point_nowhere_are_reported_and_the_run_still_has_a_directory() -> None:
-    found = FoundVersions(stage="find versions", seconds=0, models=[], absent=["nothing for models:/x@champion"])
+    absent = ["nothing for models:/x@champion"]
+    found = FoundVersions(stage="find versions", seconds=0, name="x", models=[], behind={}, weights={}, absent=absent)
     made = outcome(RUN, [found])
     assert (made.exit_status, made.incomplete) == (5, ["nothing for models:/x@champion"])
     assert made.run_directory == "/home"
