@@ -179,7 +179,9 @@ def _table(comparison: Comparison) -> str:
     lines = ["| | last time | now | difference | 95% interval | pictures |", "|---|---:|---:|---:|---:|---:|"]
     for name, row in comparison.rows.items():
         ends = f"{_number(row.low)} to {_number(row.high)}"
-        lines.append(f"| {cell(name)} | {_number(row.base)} | {_number(row.trained)} | {_number(row.delta)} | {ends} | {row.n} |")
+        lines.append(
+            f"| {cell(name)} | {_number(row.base)} | {_number(row.trained)} | {_number(row.delta)} | {ends} | {row.n} |"
+        )
     return "\n".join(lines)
 
 
