@@ -19,6 +19,7 @@ FLOWS = {
     "post-train": "prepare, then train a model with Reconstruction Alignment and register it",
     "train-then-evaluate": "post-train, then measure base and trained model and compare them",
     "evaluate": "measure one model, or the pictures in a folder, on benchmarks",
+    "study": "train and measure the arms of an experiment, with several seeds",
     "re-evaluate": "measure registered versions again, report what moved, and promote the better one if asked",
     "rollback": "take a champion back: the version before it is champion again",
 }
@@ -74,7 +75,7 @@ def build() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _demo(commands.add_parser("demo", parents=[shared], help="train, measure and compare the bundled tiny model"))
-    _run(commands.add_parser("run", parents=[shared], help="start any of the flows below", add_help=False))
+    _run(commands.add_parser("run", parents=[shared], help="start any of the flows below, or a recipe", add_help=False))
     for flow, purpose in FLOWS.items():
         _run_options(commands.add_parser(flow, parents=[shared], help=purpose, add_help=False), flow)
         if "-" in flow:
@@ -113,11 +114,13 @@ def flow_name(text: str) -> str:
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(target="deployments.commands.demo:demo")
+    parser.add_argument("--full", action="store_true", help="the study behind docs/tiny.md: all arms, several seeds")
     _setting_options(parser)
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("flow", type=flow_name, metavar="FLOW", help=", ".join(FLOWS))
+    choices = f"{', '.join(FLOWS)}; may be left out where --recipe says it"
+    parser.add_argument("flow", type=flow_name, metavar="FLOW", nargs="?", help=choices)
     _run_options(parser)
 
 

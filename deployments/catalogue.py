@@ -20,6 +20,7 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     VersionChoice,
 )
+from reca_core.contracts.study import StudyPlan
 from reca_core.contracts.versions import Promotion, Rollback
 
 
@@ -59,6 +60,7 @@ FLOWS: dict[str, FlowEntry] = {
             _POST_TRAINING | _MEASURING | _REGISTERING,
         ),
         FlowEntry("evaluate", "flows.evaluate:evaluate", {"model": ModelChoice} | _MEASURING),
+        FlowEntry("study", "flows.study:study", _POST_TRAINING | _MEASURING | {"study": StudyPlan}),
         FlowEntry(
             "re-evaluate",
             "flows.re_evaluate:re_evaluate",

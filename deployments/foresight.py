@@ -40,6 +40,7 @@ from reca_core.contracts.requests import (
     TrainRequest,
     VersionChoice,
 )
+from reca_core.contracts.study import StudyPlan
 from reca_core.contracts.versions import Promotion, Rollback
 from tasks import plan
 from tasks.find_model import addresses
@@ -50,6 +51,7 @@ from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
 from tasks.sample import SAMPLES_FILE, prompt_plan, sampler_task, samples_fault
+from tasks.study_arms import Repetition, legs
 from tasks.tracking_models import safe_name
 from tasks.train import checkpoint_fault
 
@@ -91,6 +93,7 @@ class Asked:
     versions: VersionChoice = VersionChoice()
     promotion: Promotion = Promotion()
     rollback: Rollback = Rollback()
+    study: StudyPlan = StudyPlan()
 
 
 class Foresight:
@@ -110,6 +113,8 @@ class Foresight:
         if self.flow == "rollback":
             asked = self.asked.rollback
             return [Step("roll back", f"{asked.name}@{asked.alias} to {asked.to or 'the version before'}", TO_DO)]
+        if self.flow == "study":
+            return [self._prepare(), self._model(), *self._study()]
         if self.flow == "re-evaluate":
             return [step for choice in self._versions() for step in self._measure(choice.source, None)]
         steps = [self._prepare(), self._model(), self._train(), self._register()]
@@ -169,6 +174,18 @@ class Foresight:
         name = registration.name or (registered_name(model) if model else on_the_hub)
         alias = f", alias {registration.alias}" if registration.alias else ""
         return Step("register", f"one version of {name}{alias}", TO_DO)
+
+    def _study(self) -> Iterator[Step]:
+        """The base is measured once, every arm as often as there are repetitions; nothing is trained to look."""
+        study, training = self.asked.study, self.asked.training
+        yield from self._measure("base model", known_model(self.asked.model))
+        for arm in study.arms:
+            first = study.first_training_seed
+            seeds = f"seeds {first} to {first + study.repetitions - 1}"
+            work = f"{training.steps} optimizer steps of {training.images_per_step} pictures, {seeds}"
+            yield Step(f"train {arm}", work, LATER)
+            yield Step(f"measure {arm}", ", ".join(name for name, _ in self._benchmarks()), LATER)
+        yield Step("study", "differences with intervals, verdicts, figure", TO_DO)
 
     def _measure(self, who: str, model: ResolvedModel | None) -> Iterator[Step]:
         for name, opened in self._benchmarks():
@@ -272,8 +289,20 @@ class Foresight:
             return {}
         asked, data = self.asked, prepare.fn(self.asked.images).data
         model = resolve_model(asked.model)
+        if self.flow == "study":
+            return dict(self._study_hashes(model, data))
         request = plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training)
         return {"train": request_hash(request)}
+
+    def _study_hashes(self, model: ResolvedModel, data: PreparedData) -> Iterator[tuple[str, str]]:
+        """Of the first training of every arm; a second stage is known when the first one's weights are."""
+        asked = self.asked
+        for number in range(asked.study.repetitions):
+            repetition = Repetition.of(asked.study, asked.captions, asked.training, number)
+            for arm in asked.study.arms:
+                leg = repetition.seeded(legs(arm, asked.losses, asked.training)[0])
+                request = plan.train_request(self.home, model, data, leg.losses, repetition.captions, leg.training)
+                yield f"train {arm}, seed {repetition.seed}", request_hash(request)
 
     def _sample_hashes(self, choices: list[ModelChoice]) -> Iterator[tuple[str, str]]:
         for choice in choices:

@@ -15,6 +15,7 @@ from rich.text import Text
 from deployments.start import Ended
 from deployments.terminal import Terminal
 from evaluation.records import CollectRequest, Comparison, JudgeRequest, ScoreTable
+from evaluation.study_claims import ClaimVerdict
 from reca_core.contracts.home import Home
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import SampleRequest
@@ -24,6 +25,7 @@ from tasks.report_scores import NONE, Scores, decimals, number, section
 
 STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "unclear": ""}
 REPORT_JSON, REQUEST = "report.json", "request.json"
+STUDY, STUDY_NUMBERS = "study.md", "study.json"
 
 
 def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
@@ -31,6 +33,8 @@ def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
     outcome = ended.outcome
     for found, names in sections(outcome):
         show_comparison(found, *names, terminal)
+    if Path(outcome.report).name == STUDY:
+        terminal.show(claims_table(Path(outcome.report).with_name(STUDY_NUMBERS)))
     if not outcome.report:
         for path in outcome.scores:
             terminal.show(score_table(read_table(Path(path), arithmetic), Path(path)))
@@ -44,7 +48,7 @@ def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
 
 def sections(outcome: Outcome) -> list[tuple[ScoreSection, tuple[str, str]]]:
     """One comparison per benchmark of the report, with the two models' names."""
-    if not outcome.report:
+    if not outcome.report or Path(outcome.report).name == STUDY:
         return []
     written: dict[str, Any] = json.loads(Path(outcome.report).with_name(REPORT_JSON).read_text(encoding="utf-8"))
     names = (written["base"], written["trained"])
@@ -64,6 +68,20 @@ def show_comparison(found: ScoreSection, base: str, trained: str, terminal: Term
     if found.refusal:
         terminal.show(Text(f"not compared: {found.refusal}", style="red"))
     terminal.show(Text(found.caption, style="dim"))
+
+
+def claims_table(path: Path) -> Table:
+    """What a study shows, claim by claim."""
+    written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    table = Table(title="claims", title_justify="left", title_style="bold")
+    for heading in ("", "claim", "measured", "95% interval", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for found in (ClaimVerdict.model_validate(claim) for claim in written["claims"]):
+        measured = found.measured
+        value = NONE if measured is None or measured.value is None else f"{measured.value:+.3f}"
+        ends = NONE if measured is None or measured.low is None else f"{measured.low:+.3f} to {measured.high:+.3f}"
+        table.add_row(*(Text(cell) for cell in (found.letter, found.claim, value, ends, found.verdict)))
+    return table
 
 
 def comparison_table(found: ScoreSection, base: str, trained: str) -> Table:

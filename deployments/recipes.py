@@ -21,6 +21,7 @@ from reca_core.contracts.requests import (
     SamplingSettings,
     TrainingPlan,
 )
+from reca_core.contracts.study import StudyPlan
 
 Settings = Mapping[str, Config]
 
@@ -39,6 +40,20 @@ def demo() -> Settings:
         "training": TrainingPlan(steps=150, images_per_step=64),
         "sampling": SamplingSettings(),
         "evaluation": EvaluationPlan(benchmarks=["geneval.shapeworld"], prompts_per_tag=25),
+    }
+
+
+def tiny_study() -> Settings:
+    """The claims of the paper on the bundled tiny Janus: the base, RecA and five other ways to spend its steps.
+
+    Source: this project; claims and rules in docs/tiny_protocol.md, results in docs/tiny.md. Every arm trains as the
+    demo does, from three seeds; drawing and questions about scenes are measured.
+    Cost: 18 trainings; wall times are in docs/tiny.md. Expected: the table there.
+    """
+    return {
+        **demo(),
+        "evaluation": EvaluationPlan(benchmarks=["geneval.shapeworld", "scenes.shapeworld"], prompts_per_tag=60),
+        "study": StudyPlan(),
     }
 
 
@@ -92,11 +107,23 @@ def _janus(source: str) -> Settings:
 
 RECIPES: dict[str, Callable[[], Settings]] = {
     "demo": demo,
+    "tiny-study": tiny_study,
     "janus-1.3b": janus_1_3b,
     "janus-pro-1b": janus_pro_1b,
     "janus-pro-7b": janus_pro_7b,
 }
 """Name -> function."""
+
+
+FLOWS_OF: Mapping[str, str] = {"tiny-study": "study"}
+"""Recipe -> its flow, where that is another than ``DEFAULT_FLOW``."""
+DEFAULT_FLOW = "train-then-evaluate"
+
+
+def flow_of(name: str) -> str:
+    """The flow that a recipe is meant for. Raises BadInput with the closest name."""
+    find(name)
+    return FLOWS_OF.get(name, DEFAULT_FLOW)
 
 
 def find(name: str) -> Settings:

@@ -98,7 +98,7 @@ def compare(
 
 
 def _compared(base: Measurement, trained: Measurement, same: Sequence[str], resamples: int, seed: int) -> Comparison:
-    _refuse_unequal(base, trained, same)
+    refuse_unequal(base, trained, same)
     arithmetic = base.table.arithmetic
     rules = benchmark_class(split_id(base.table.benchmark)[0])
     first, second = (rules.rows(side.judgments, arithmetic) for side in (base, trained))
@@ -121,7 +121,8 @@ def _delta_row(base: RowData, trained: RowData, resamples: int, seed: int) -> De
     return DeltaRow(base=first, trained=second, delta=delta, low=low, high=high, n=base.n_scored)
 
 
-def _refuse_unequal(base: Measurement, trained: Measurement, same: Sequence[str]) -> None:
+def refuse_unequal(base: Measurement, trained: Measurement, same: Sequence[str] = SAME_MEASURE) -> None:
+    """Raises ComparisonRefused naming the first of ``same`` in which two measurements differ, or their pictures."""
     for name in same:
         first, second = getattr(base.table, name), getattr(trained.table, name)
         if first != second:

@@ -59,6 +59,7 @@ BENCHMARKS: dict[str, BenchmarkEntry] = {
     "pope": BenchmarkEntry("evaluation.understanding.pope:Pope", "reply", "reply", 1),
     "mme": BenchmarkEntry("evaluation.understanding.mme:Mme", "reply", "", 1),
     "mmvp": BenchmarkEntry("evaluation.understanding.mmvp:Mmvp", "reply", "", 1),
+    "scenes": BenchmarkEntry("evaluation.understanding.scenes:Scenes", "reply", "reply", 1),
 }
 JUDGES: dict[str, JudgeEntry] = {
     "shapeworld": JudgeEntry("evaluation.judges.shapeworld:ShapeworldJudge", 1),

@@ -88,6 +88,8 @@ class Trained(StageResult):
     mlflow_run_id: str
     base_model_id: str
     """LoggedModel of the weights that were trained."""
+    trained_seconds: float = 0.0
+    """Wall time of the training itself, whenever it ran."""
 
     def model(self, name: str) -> ResolvedModel:
         """The trained weights under a name for tables."""
@@ -144,6 +146,18 @@ class Judged(StageResult):
     def scores(self) -> Path:
         """Both tables."""
         return Path(self.directory) / "scores.json"
+
+
+class ArmMeasured(StageResult):
+    """One training of one arm of a study, measured; or its base."""
+
+    arm: str
+    seed: int = 0
+    """Of the training; 0 for the base."""
+    trained: list[Trained] = []
+    """Its trainings in order; none for the base."""
+    judged: list[Judged]
+    """One per benchmark, in the order of the evaluation's benchmarks."""
 
 
 class Compared(StageResult):

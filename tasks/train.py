@@ -53,6 +53,7 @@ def train(
         data=data,
         mlflow_run_id=child.run_id,
         base_model_id=base_model_id,
+        trained_seconds=finished.result.seconds,
     )
 
 

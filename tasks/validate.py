@@ -24,7 +24,9 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     VersionChoice,
 )
+from reca_core.contracts.study import StudyPlan
 from reca_core.contracts.versions import Promotion, Rollback
+from reca_core.contracts.world import FIRST_REPORTING_SEED, FIRST_TRAINING_SCENE
 
 RENDERED = "shapeworld"
 RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
@@ -195,6 +197,42 @@ def _metric(metric: str, evaluation: EvaluationPlan) -> Iterator[BadInput]:
         )
 
 
+def _study(given: Settings) -> Iterator[BadInput]:
+    """A study reports or tunes, never both, and learns from no scene that anything is measured on."""
+    if not given.has(StudyPlan):
+        return
+    study, evaluation, training = given.of(StudyPlan), given.of(EvaluationPlan), given.of(TrainingPlan)
+    trained = range(study.first_training_seed, study.first_training_seed + study.repetitions)
+    drawn = range(evaluation.first_seed, evaluation.first_seed + evaluation.pictures_per_prompt)
+    if len({seed >= FIRST_REPORTING_SEED for seed in (trained[0], trained[-1], drawn[0], drawn[-1])}) > 1:
+        yield BadInput(
+            f"training seeds {trained[0]} to {trained[-1]} and drawing seeds {drawn[0]} to {drawn[-1]} lie on both "
+            f"sides of {FIRST_REPORTING_SEED}: those below tune, those from there on report",
+            field="study.first_training_seed",
+            remedy="move study.first_training_seed and evaluation.first_seed to one side",
+        )
+    if len(set(study.arms)) < len(study.arms):
+        yield BadInput("an arm is there more than once", field="study.arms", remedy="name it once")
+    yield from _scenes(given, study.repetitions * training.steps * training.images_per_step)
+
+
+def _scenes(given: Settings, replayed: int) -> Iterator[BadInput]:
+    """Rendered pictures and replay scenes, apart from each other and from what is measured."""
+    images, captions = given.of(ImageSource), given.of(CaptionSource)
+    used: dict[str, range] = {}
+    if images.source == RENDERED:
+        used["images.scene_seed"] = range(images.scene_seed, images.scene_seed + images.scenes)
+    if captions.source == RENDERED:
+        used["captions.seed"] = range(captions.seed, captions.seed + replayed)
+    for field, scenes in used.items():
+        if scenes[0] < FIRST_TRAINING_SCENE:
+            remedy = f"at least {FIRST_TRAINING_SCENE}"
+            yield BadInput(f"scenes below {FIRST_TRAINING_SCENE} are for measuring", field=field, remedy=remedy)
+    if len(used) > 1 and max(scenes[0] for scenes in used.values()) <= min(scenes[-1] for scenes in used.values()):
+        fact = f"the pictures are scenes {images.scene_seed} on, {images.scenes} of them, and the replay shows them too"
+        yield BadInput(fact, field="captions.seed", remedy="move one of the two seeds")
+
+
 RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
     _images,
     _losses,
@@ -205,4 +243,5 @@ RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
     _pictures,
     _aliases,
     _versions,
+    _study,
 )

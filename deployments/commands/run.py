@@ -18,7 +18,7 @@ from deployments.outcome import sections, show
 from deployments.settings import BadSettings, read
 from deployments.start import run_flow
 from reca_core.contracts.base import Config
-from reca_core.contracts.errors import EXIT_DONE
+from reca_core.contracts.errors import EXIT_DONE, BadInput
 from reca_core.contracts.home import Home
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import validate
@@ -30,10 +30,20 @@ if TYPE_CHECKING:
 def run(options: Namespace, context: Context) -> int:
     """Start a flow, or show what it would do."""
     recipe = recipes.find(options.recipe) if options.recipe else {}
-    parameters = read_parameters(options.flow, recipe, options, context)
+    flow = options.flow or _flow_of(options.recipe)
+    parameters = read_parameters(flow, recipe, options, context)
     if options.dry_run or options.print_hash:
-        return look_ahead(options.flow, options.recipe or "", options, parameters, context)
-    return execute(options.flow, parameters, context)
+        return look_ahead(flow, options.recipe or "", options, parameters, context)
+    return execute(flow, parameters, context)
+
+
+def _flow_of(recipe: str | None) -> str:
+    """The flow of a recipe where none is named. Raises BadInput where neither is."""
+    if recipe:
+        return recipes.flow_of(recipe)
+    raise BadInput(
+        "no flow is named", field="FLOW", choices=tuple(FLOWS), remedy="name one, or a recipe: --recipe NAME"
+    )
 
 
 def look_ahead(flow: str, recipe: str, options: Namespace, parameters: Mapping[str, Config], context: Context) -> int:

@@ -110,6 +110,9 @@ class TrainingPlan(Config):
 
     stage: Literal["post", "base", "tokenizer"] = Field("post", title="Stage")
     """post: RecA or fine-tuning, encoder and tokenizer frozen; base: pretraining; tokenizer: its autoencoder alone."""
+    condition: Literal["understanding", "own_tokens"] = Field("understanding", title="Condition")
+    """What the generator is shown of the picture. understanding is RecA; own_tokens shows it the very tokens that it
+    must write, which can only be copied: the control without a bottleneck, never a training for use."""
     steps: int = Field(150, ge=1, le=10_000_000, title="Optimizer steps")
     """Updates of the weights, whatever the accumulation or the number of devices."""
     images_per_step: int = Field(64, ge=1, le=1_000_000, title="Pictures per optimizer step")

@@ -80,6 +80,8 @@ TAGS: tuple[str, ...] = ("single_object", "two_object", "counting", "colors", "p
 """GenEval's six tags in the order of its table."""
 FIRST_REPORTING_SEED = 1000
 """Split seeds from here on give reporting prompts, those below give tuning prompts."""
+FIRST_TRAINING_SCENE = 20_000
+"""Trainings render scenes from this seed on; those below are for measuring."""
 
 Number = TypeVar("Number")
 Item = TypeVar("Item")

@@ -216,6 +216,15 @@ class DrawsFromText(Protocol):
 
 
 @runtime_checkable
+class ShowsOwnTokens(Protocol):
+    """A family that can condition on the target itself: the control without a bottleneck (paper, section 4.4)."""
+
+    def own_tokens(self, target: Target) -> Float[Tensor, "batch und_tokens width"]:
+        """The target's tokens, embedded as the generator reads them, in the place of understanding tokens."""
+        ...
+
+
+@runtime_checkable
 class EditsImages(Protocol):
     """A family that changes pictures by instruction."""
 

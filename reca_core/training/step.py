@@ -13,16 +13,25 @@ from collections.abc import Mapping
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import LossTerms, TrainingPlan
 from reca_core.draws import KeyedDraws
-from reca_core.models.unified import AnswersInText, DrawsFromText, Images, TrainsTokenizer, UnifiedModel
+from reca_core.models.unified import (
+    AnswersInText,
+    DrawsFromText,
+    Images,
+    ShowsOwnTokens,
+    Target,
+    TrainsTokenizer,
+    UnifiedModel,
+)
 from reca_core.objectives.loss_sum import LossSum
 from reca_core.training.batch import Batch
 
 RECONSTRUCTION, IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT = "reconstruction", "image_to_text", "text_to_image", "text"
+OWN_TOKENS = "own_tokens"
 NEEDED_CAPABILITY: dict[str, type] = {
     IMAGE_TO_TEXT: AnswersInText,
     TEXT_TO_IMAGE: DrawsFromText,
@@ -76,9 +85,15 @@ class TrainingStep(nn.Module):
         assert batch.drop_template is not None  # the builder fills it together with the pictures
         target = self.adapter.encode_target(images)
         with self._autocast(images):
-            seen = self.adapter.understand(images)
+            seen = self._shown(images, target)
             condition = self.adapter.condition(seen, batch.templates, batch.drop_template)
             return self.adapter.reconstruction_loss(condition, target, draws)
+
+    def _shown(self, images: Images, target: Target) -> Tensor:
+        """What the condition says of the pictures: RecA's understanding tokens, or the control's own tokens."""
+        if self.plan.condition == OWN_TOKENS:
+            return cast(ShowsOwnTokens, self.adapter).own_tokens(target)  # checked on construction
+        return self.adapter.understand(images)
 
     def _image_to_text(self, batch: Batch) -> LossSum:
         images = _present(batch.asked)
@@ -121,6 +136,12 @@ def active_weights(adapter: UnifiedModel, plan: TrainingPlan, losses: LossTerms)
         if not isinstance(adapter, TrainsTokenizer):
             raise BadInput(f"the family {adapter.family} has no tokenizer training", field="training.stage")
         return {}
+    if plan.condition == OWN_TOKENS and not isinstance(adapter, ShowsOwnTokens):
+        raise BadInput(
+            f"the family {adapter.family} cannot be shown its own tokens",
+            field="training.condition",
+            choices=("understanding",),
+        )
     weights = {name: weight for name, weight in losses.model_dump().items() if weight > 0}
     if not weights:
         raise BadInput("every loss term has weight 0", field="losses", choices=tuple(losses.model_dump()))

@@ -372,4 +372,4 @@ def test_every_benchmark_follows_the_protocol() -> None:
     assert isinstance(benchmark, Benchmark)
     for entry in (GenEval, DpgBench, ImgEdit, GEdit):
         assert not {name for name in dir(Benchmark) if not name.startswith("_")} - {*dir(entry), "id"}
-    assert set(BENCHMARKS) == {"geneval", "dpg", "imgedit", "gedit", "pope", "mme", "mmvp"}
+    assert set(BENCHMARKS) == {"geneval", "dpg", "imgedit", "gedit", "pope", "mme", "mmvp", "scenes"}

@@ -22,10 +22,11 @@ FLOWS = {
     "flows.re_evaluate": "re_evaluate",
     "flows.rollback": "rollback",
     "flows.poll_registry": "poll_registry",
+    "flows.study": "study",
 }
 ORDER = (
     "images", "model", "versions", "losses", "captions", "training", "sampling", "evaluation", "judge",
-    "registration", "registry", "promotion", "rollback",
+    "registration", "registry", "promotion", "rollback", "study",
 )  # fmt: skip
 UNDRAWABLE = {"anyOf", "oneOf", "allOf", "const", "discriminator", "patternProperties"}
 LONGEST_BODY = 25

@@ -174,6 +174,11 @@ class Janus(nn.Module):
         """VQ codes, row-major; float32, no gradient."""
         return Target(ids=vq.encode_pixels(self.network.model.vqmodel, images.target.to(self.device)))
 
+    def own_tokens(self, target: Target) -> Float[Tensor, "batch und_tokens width"]:
+        """The picture's VQ codes as the generator reads them; both grids of this network have equal sides."""
+        tokens: Tensor = self.network.prepare_embeddings_for_image_generation(_codes(target))
+        return tokens
+
     # ---- losses ------------------------------------------------------------------------------------------------
 
     def reconstruction_loss(self, condition: Condition, target: Target, draws: KeyedDraws) -> LossSum:

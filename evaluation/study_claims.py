@@ -1,0 +1,111 @@
+"""What a study shows: every claim of docs/tiny_protocol.md as one number with an interval, and the rule that judges it.
+
+Pure: numbers of arms in, verdicts out. A claim about a difference is shown where its interval lies above 0, refuted
+where it lies below, open otherwise; that understanding is kept is shown where the loss is surely smaller than
+``KEPT_MARGIN``. An arm or row that was not measured makes a claim "not tested", never open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from evaluation.study import Distribution, Distributions, StudyRow
+from reca_core.contracts.base import Record
+
+Verdict = Literal["shown", "refuted", "open", "not tested"]
+BASE, RECA, TUNED, STAGED = "base", "reca", "fine-tuning", "fine-tuning-then-reca"
+WITHOUT_REPLAY, OWN_TOKENS, WITH_DRAWING = "reca-without-image-to-text", "reca-own-tokens", "reca-with-text-to-image"
+DRAWS, UNDERSTANDS = "geneval.shapeworld", "scenes.shapeworld"
+OVERALL, EXACT_MATCH = "overall", "exact_match"
+KEPT_MARGIN = 0.02
+"""Loss of image-to-text exact match that counts as none."""
+
+Arms = Mapping[str, Mapping[str, Distributions]]
+"""Arm -> benchmark -> row -> number."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim as a number."""
+
+    letter: str
+    text: str
+    number: Callable[[Arms], Distribution]
+    """Raises KeyError where an arm or row is missing."""
+    margin: float = 0.0
+    """What the number must surely exceed."""
+
+
+class ClaimVerdict(Record):
+    """One line of the claim table."""
+
+    letter: str
+    claim: str
+    measured: StudyRow | None
+    """None where it was not tested."""
+    verdict: Verdict
+
+
+def _overall(arm: str, against: str) -> Callable[[Arms], Distribution]:
+    return lambda arms: arms[arm][DRAWS][OVERALL] - arms[against][DRAWS][OVERALL]
+
+
+def _kept(arm: str, against: str) -> Callable[[Arms], Distribution]:
+    return lambda arms: arms[arm][UNDERSTANDS][EXACT_MATCH] - arms[against][UNDERSTANDS][EXACT_MATCH]
+
+
+def _binding_over_counting(arms: Arms) -> Distribution:
+    """The mean gain on colour attribution and position, less the gain on counting."""
+    trained, base = arms[RECA][DRAWS], arms[BASE][DRAWS]
+    gains = {tag: trained[tag] - base[tag] for tag in ("color_attr", "position", "counting")}
+    return gains["color_attr"].plus(gains["position"], 0.5, 0.5) - gains["counting"]
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim("a", "RecA draws better than its base: overall, RecA less base", _overall(RECA, BASE)),
+    Claim(
+        "c", "it gains most on attributes and position: their mean gain less that on counting", _binding_over_counting
+    ),
+    Claim(
+        "d", "it gains more than fine-tuning with the same steps: overall, RecA less fine-tuning", _overall(RECA, TUNED)
+    ),
+    Claim(
+        "e",
+        f"understanding is kept: exact match, RecA less base, above -{KEPT_MARGIN:.2f}",
+        _kept(RECA, BASE),
+        margin=-KEPT_MARGIN,
+    ),
+    Claim(
+        "e, replay",
+        "image-to-text replay is what keeps it: exact match, with less without",
+        _kept(RECA, WITHOUT_REPLAY),
+    ),
+    Claim("f", "without a bottleneck it collapses: overall, RecA less own tokens", _overall(RECA, OWN_TOKENS)),
+    Claim("two stages", "RecA after fine-tuning beats RecA alone: overall, difference", _overall(STAGED, RECA)),
+    Claim(
+        "drawing replay", "text-to-image replay helps RecA: overall, with less without", _overall(WITH_DRAWING, RECA)
+    ),
+    Claim("a, with drawing replay", "with text-to-image replay it beats the base", _overall(WITH_DRAWING, BASE)),
+    Claim("d, with drawing replay", "with it, it beats fine-tuning", _overall(WITH_DRAWING, TUNED)),
+)
+"""Claim (b), every family, needs a study per family and is judged in docs/tiny.md."""
+
+
+def verdicts(arms: Arms) -> Iterator[ClaimVerdict]:
+    """Every claim with its number."""
+    for claim in CLAIMS:
+        try:
+            found = claim.number(arms).row()
+        except KeyError:
+            found = None
+        yield ClaimVerdict(letter=claim.letter, claim=claim.text, measured=found, verdict=_verdict(found, claim.margin))
+
+
+def _verdict(row: StudyRow | None, margin: float) -> Verdict:
+    if row is None or row.low is None or row.high is None:
+        return "not tested"
+    if row.low > margin:
+        return "shown"
+    return "refuted" if row.high < margin else "open"
