@@ -11,6 +11,7 @@ import torch
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.requests import LossTerms, TrainingPlan, TrainRequest
 from reca_core.data.feed import Share
 from reca_core.models.unified import UnifiedModel
@@ -258,3 +259,21 @@ def test_a_term_that_a_family_cannot_compute_is_refused_before_training() -> Non
         TrainingStep(Mute(), TrainingPlan(), LossTerms(reconstruction=0, image_to_text=0, text=0))
     with pytest.raises(BadInput, match="no tokenizer training"):
         TrainingStep(Mute(), TrainingPlan(stage="tokenizer"), RECA)
+
+
+def test_the_control_is_shown_its_own_tokens_and_says_so_in_its_identity(tmp_path: Path) -> None:
+    shown = request(tmp_path, run="shown", losses=ALONE, steps=2)
+    control = request(tmp_path, run="control", losses=ALONE, steps=2, condition="own_tokens")
+    assert request_hash(shown) != request_hash(control)
+    first = [train(asked).first_losses["train/reconstruction_loss"] for asked in (shown, control)]
+    assert first[0] != first[1]
+    assert weights(shown) != weights(control)
+
+
+def test_a_family_that_cannot_be_shown_its_own_tokens_is_refused() -> None:
+    class Plain:
+        family = "plain"
+        network = torch.nn.Linear(1, 1)
+
+    with pytest.raises(BadInput, match=r"training\.condition.*its own tokens"):
+        TrainingStep(Plain(), TrainingPlan(condition="own_tokens"), ALONE)
