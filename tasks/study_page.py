@@ -15,6 +15,7 @@ from evaluation.study_claims import BASE, DRAWS, EXACT_MATCH, OVERALL, UNDERSTAN
 from reca_core.contracts.files import atomic_write_text, write_json
 from reca_core.contracts.hashing import HASH_LENGTH, sha256_text
 from tasks.home import current_home
+from tasks.report import link_latest
 from tasks.report_charts import Axis
 
 PAGE, FIGURE, NUMBERS = "study.md", "study.svg", "study.json"
@@ -65,6 +66,7 @@ def write_study(study: Study, identities: Sequence[str]) -> list[Path]:
     atomic_write_text(page, markdown(study))
     atomic_write_text(figure, svg(study))
     write_json(numbers, as_json(study))
+    link_latest(folder)
     return [page, figure, numbers]
 
 

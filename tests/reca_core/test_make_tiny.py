@@ -12,7 +12,7 @@ from reca_core.contracts.home import Home
 from reca_core.contracts.world import WORLD_TEMPLATES
 from reca_core.models.janus import make_tiny
 from reca_core.models.janus.adapter import Janus
-from reca_core.models.janus.make_tiny import BASE_LEGS, STAGES, TOKENIZER, Stage
+from reca_core.models.janus.make_tiny import BASE, STAGES, TOKENIZER, Stage
 
 REPORTING_SCENES = range(1_000, 20_000)
 SHORT = {"steps": 4, "images_per_step": 4, "schedule": "constant", "preview_every_steps": 1_000_000}
@@ -35,14 +35,14 @@ def test_the_stages_make_a_half_precision_checkpoint_once(tmp_path: Path) -> Non
     home, output = Home(tmp_path / "home"), tmp_path / "tiny"
     output.mkdir()
     (output / "README.md").write_text("card")
-    make_tiny.make(output, home, [short(TOKENIZER), short(BASE_LEGS[-1])])
+    make_tiny.make(output, home, [short(TOKENIZER), short(BASE)])
     weights = load_file(output / make_tiny.WEIGHTS)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     assert (output / "README.md").read_text() == "card"
     assert Janus.load(output).templates == WORLD_TEMPLATES
     finished = {path: path.stat().st_mtime_ns for path in home.root.glob("runs/*/DONE.json")}
     assert len(finished) == 2
-    make_tiny.make(output, home, [short(TOKENIZER), short(BASE_LEGS[-1])])
+    make_tiny.make(output, home, [short(TOKENIZER), short(BASE)])
     assert finished == {path: path.stat().st_mtime_ns for path in home.root.glob("runs/*/DONE.json")}
 
 
@@ -56,4 +56,4 @@ def test_nothing_is_trained_on_scenes_that_are_reported() -> None:
 
 
 def test_the_base_never_learns_to_reconstruct() -> None:
-    assert {leg.losses.reconstruction for leg in BASE_LEGS} == {0}
+    assert BASE.losses.reconstruction == 0
