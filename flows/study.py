@@ -17,6 +17,7 @@ from reca_core.contracts.requests import (
 )
 from reca_core.contracts.study import StudyPlan
 from tasks.find_model import find_model
+from tasks.form import titled
 from tasks.outcome import outcome
 from tasks.prepare import prepare
 from tasks.run import pipeline_run
@@ -25,6 +26,7 @@ from tasks.validate import check
 
 
 @flow(name="study")
+@titled
 def study(
     images: ImageSource = ImageSource(),
     model: ModelChoice = ModelChoice(),
