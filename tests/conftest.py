@@ -89,6 +89,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"{group}: {reason}")
 
 
+SERIAL_GROUPS = ("servers", "postgres", "browser", "ray")
+"""Their tests start processes that want a core each: under pytest-xdist one worker runs all of them, one by one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What ``--dist loadgroup`` keeps together: tests with servers, and otherwise the tests of a file."""
+    for item in items:
+        heavy = any(item.get_closest_marker(group) for group in SERIAL_GROUPS)
+        item.add_marker(pytest.mark.xdist_group("servers" if heavy else item.nodeid.partition("::")[0]))
+
+
 def unexpected_skips(skipped: list[str], allowed: list[str]) -> list[str]:
     """Test ids that skipped without a prefix of theirs being allowed."""
     return [test for test in skipped if not any(test.startswith(prefix) for prefix in allowed)]
