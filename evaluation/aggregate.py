@@ -38,16 +38,18 @@ class ClusterSums:
 
 def cluster_sums(group: Group) -> ClusterSums:
     """Sum the values of every prompt of a group."""
-    names, index = np.unique(np.asarray(group.clusters, dtype=str), return_inverse=True)
+    names = sorted(set(group.clusters))  # not np.unique: its fixed-width text takes the longest name for every value
+    place = {name: at for at, name in enumerate(names)}
+    index = np.fromiter((place[name] for name in group.clusters), dtype=np.int64, count=len(group.clusters))
     values = np.asarray(group.values, dtype=np.float64)
     weights = np.asarray(group.weights or np.ones_like(values), dtype=np.float64)
     sums = np.bincount(index, weights=values * weights, minlength=len(names))
-    return ClusterSums(tuple(names.tolist()), sums, np.bincount(index, weights=weights, minlength=len(names)))
+    return ClusterSums(tuple(names), sums, np.bincount(index, weights=weights, minlength=len(names)))
 
 
 def draw_counts(name: str, clusters: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples clusters"]:
     """How often each prompt of a group occurs in each resample: multinomial rows that sum to ``clusters``."""
-    digest = hashlib.sha256(f"{seed}/{name}/{clusters}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{name}/{clusters}".encode(errors="surrogatepass")).digest()
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:SEED_BYTES], "big")))
     return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
 

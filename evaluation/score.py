@@ -160,7 +160,7 @@ def _gedit(files: RecordedFiles, arithmetic: Arithmetic) -> Runs:
         return
     path = _path(files.rows)
     for name, run, place in _named_runs(_document(path), str(path)):
-        yield name, gedit.row_judgments(_checked(gedit.RecordedRun.model_validate, run, place))
+        yield name, gedit.row_judgments(_checked(gedit.RecordedRun.model_validate, run, place), arithmetic)
 
 
 def _named_runs(document: Any, name: str) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -206,7 +206,7 @@ def _path(path: Path | None) -> Path:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise BadInput(f"cannot be read: {error.strerror}", field=str(path)) from error
     except UnicodeDecodeError as error:
@@ -230,7 +230,7 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _json(text: str, place: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{place}: not JSON ({error})", field="files") from error
 
@@ -240,6 +240,15 @@ def _finite(number: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{number} is not a finite number")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys do not repeat: a second one would silently take the first one's place."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in found if names.count(name) > 1)!r} occurs twice")
+    return found
 
 
 def _checked(parse: Callable[[dict[str, Any]], Parsed], row: dict[str, Any], place: str) -> Parsed:

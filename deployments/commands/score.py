@@ -45,7 +45,7 @@ def recorded_files(options: Namespace, context: Context) -> RecordedFiles:
         defaults,
         **paths,
         layout=options.layout or defaults.layout,
-        pictures=options.pictures or defaults.pictures,
+        pictures=defaults.pictures if options.pictures is None else options.pictures,
         benchmark_data=context.path(data) if data else None,
     )
 

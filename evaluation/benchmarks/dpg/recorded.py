@@ -42,6 +42,8 @@ def _replies(replies: Any, place: str) -> dict[int, str]:
     for proposition, reply in replies.items():
         if not proposition.strip().isdecimal():
             raise BadInput(f"{place}: proposition {proposition!r} is not a whole number", field="answers")
+        if int(proposition) in checked:
+            raise BadInput(f"{place}: proposition {int(proposition)} is answered twice", field="answers")
         if not isinstance(reply, str):
             raise BadInput(f"{place}, proposition {proposition}: the reply is not a text", field="answers")
         checked[int(proposition)] = reply
@@ -72,7 +74,9 @@ def judgments(
 
 
 def _picture(table: Table, answers: AnswersByItem, item: str, k: int, asked: int, arithmetic: Arithmetic) -> Judgment:
-    outcome = score_file(table.get(item), answers.get(item, ())[k : k + 1], 1)
+    """One file of RecA's layout. Its script takes the item to be what stands before the first underscore."""
+    name = item.partition("_")[0] if arithmetic == "parity" else item
+    outcome = score_file(table.get(name), answers.get(item, ())[k : k + 1], 1)
     if isinstance(outcome, Scored) and arithmetic == "parity":
         repeated = outcome.evidence["image_scores"] * asked
         outcome = outcome.model_copy(update={"evidence": {**outcome.evidence, "image_scores": repeated}})

@@ -52,11 +52,14 @@ def read_table(text: str, name: str, first_row_kept: bool = True) -> dict[str, d
     if missing:
         raise BadInput(f"{name}: the header lacks {', '.join(missing)}", field="questions", choices=COLUMNS)
     table: dict[str, dict[int, DpgQuestion]] = {}
-    for number, row in enumerate(reader):
-        if number == 0 and not first_row_kept:
-            continue
-        question = _question(row, f"{name}, data row {number + 1}")
-        table.setdefault(row["item_id"], {})[question.proposition] = question
+    try:
+        for number, row in enumerate(reader):
+            if number == 0 and not first_row_kept:
+                continue
+            question = _question(row, f"{name}, data row {number + 1}")
+            table.setdefault(row["item_id"], {})[question.proposition] = question
+    except csv.Error as error:
+        raise BadInput(f"{name}, line {reader.line_num}: {error}", field="questions") from error
     return table
 
 

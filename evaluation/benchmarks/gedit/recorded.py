@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from evaluation.benchmarks.gedit.rounds import MAX_ROUNDS, combine, score_replies
-from evaluation.benchmarks.gedit.summary import INTERSECTION, LANGUAGE
+from evaluation.benchmarks.gedit.summary import INTERSECTION, LANGUAGE, TASKS
 from evaluation.records import Arithmetic, Judgment, Scored, Unscored
 
 
@@ -57,16 +57,16 @@ def reply_judgment(line: Mapping[str, Any], arithmetic: Arithmetic) -> Judgment:
     outcome = score_replies(_repeated(picture.sc_replies), _repeated(picture.pq_replies), arithmetic)
     if outcome is None:
         outcome = Unscored(reason="the recorded replies end before a score was reached")
-    return _judgment(picture.id, picture, outcome)
+    return _judgment(picture.id, picture, outcome, arithmetic)
 
 
 def _repeated(replies: Sequence[str]) -> list[str]:
     return [*replies, *[replies[-1]] * MAX_ROUNDS][:MAX_ROUNDS]
 
 
-def row_judgments(run: RecordedRun) -> list[Judgment]:
+def row_judgments(run: RecordedRun, arithmetic: Arithmetic) -> list[Judgment]:
     """One judgment per row; rows have no name of their own, so their number is their id."""
-    return [_judgment(str(number), row, _row_outcome(row)) for number, row in enumerate(run.rows)]
+    return [_judgment(str(number), row, _row_outcome(row), arithmetic) for number, row in enumerate(run.rows)]
 
 
 def _row_outcome(row: RecordedRow) -> Scored | Unscored:
@@ -75,7 +75,13 @@ def _row_outcome(row: RecordedRow) -> Scored | Unscored:
     return combine(row.sc, row.pq, {})
 
 
-def _judgment(name: str, source: RecordedReplies | RecordedRow, outcome: Scored | Unscored) -> Judgment:
+def _judgment(
+    name: str, source: RecordedReplies | RecordedRow, outcome: Scored | Unscored, arithmetic: Arithmetic
+) -> Judgment:
+    """A task that the benchmark does not have belongs to no mean: corrected says so, upstream leaves it out."""
+    if arithmetic == "corrected" and source.task_type and source.task_type not in TASKS:
+        reason = f"GEdit-Bench has no task called {source.task_type!r}"
+        outcome = Unscored(reason=reason, evidence=outcome.evidence)
     known = {LANGUAGE: source.instruction_language, INTERSECTION: source.intersection_exist}
     outcome = outcome.model_copy(update={"evidence": {**outcome.evidence, **known}})
     return Judgment(id=name, prompt_id=name, tag=source.task_type, outcome=outcome)

@@ -2,7 +2,8 @@
 
 Rows: ``<lang>/<sc|pq|o>_<full|intersection>`` and below each ``.../<task>``. ``overall`` is O on the full set in
 English, the number that RecA quotes (in the only language there is, if that is another). O is averaged per item, not
-recomputed from averages. Parity has no mean while any of the eleven tasks is empty, corrected while an expected one is.
+recomputed from averages. Parity has no mean while any of the eleven tasks is empty, corrected while an expected one is;
+items of no such task are in no mean, and corrected counts them as expected.
 """
 
 from __future__ import annotations
@@ -59,10 +60,11 @@ def language_rows(judgments: Sequence[Judgment], language: str, arithmetic: Arit
             name = f"{language}/{number.lower()}_{subset}"
             tasks = {task: _mean([j for j in chosen if j.tag == task], number, task) for task in TASKS}
             needed = [row for row in tasks.values() if row.n_expected or arithmetic == "parity"]
+            strays = sum(j.tag not in TASKS for j in chosen) if arithmetic == "corrected" else 0
             table[name] = RowData(
                 groups=tuple(row.groups[0] for row in needed),
                 n_scored=sum(row.n_scored for row in needed),
-                n_expected=sum(row.n_expected for row in needed),
+                n_expected=sum(row.n_expected for row in needed) + strays,
             )
             table |= {f"{name}/{task}": row for task, row in tasks.items()}
     return table

@@ -63,7 +63,10 @@ def _upstream(reply: str) -> Scored | Unscored:
                 return Unscored(reason=f"upstream cannot read the digit {parts[1]!r}", evidence={"reply": reply})
     if not values:
         return Unscored(reason=NO_RATING, evidence={"reply": reply})
-    rating = round(plain_mean(values), DECIMALS)
+    try:
+        rating = round(plain_mean(values), DECIMALS)
+    except OverflowError:
+        return Unscored(reason="upstream cannot average numbers of this size", evidence={"reply": reply})
     return Scored(values={RATING: rating}, evidence={"reply": reply, "ratings": values})
 
 
