@@ -1,4 +1,4 @@
-"""The measure's front door: ``python -m evaluation.launch judge|collect REQUEST.json``.
+"""The measure's front door: ``python -m evaluation.launch judge|ahead|collect REQUEST.json``.
 
 Started as a child by the control plane, or by hand. It ties its life to its parent's before anything heavy loads, and
 turns errors into exit statuses (``reca_core.contracts.errors``); what a judge needs is loaded only when it is opened.
@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from evaluation.ahead import main as ahead
 from evaluation.collect import main as collect
 from evaluation.records import CollectRequest, JudgeRequest
 from evaluation.runner import main as judge
@@ -29,13 +30,14 @@ log = logging.getLogger(MODULE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one judging, or look at one folder of pictures; returns the exit status."""
+    """Run one judging, ask ahead of one, or look at one folder of pictures; returns the exit status."""
     die_with_parent()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "judge": lambda path: judge(_read(path, JudgeRequest)),
+        "ahead": lambda path: ahead(_read(path, JudgeRequest)),
         "collect": lambda path: collect(_read(path, CollectRequest)),
     }
     if len(given) != len(("COMMAND", "REQUEST.json")) or given[0] not in commands:

@@ -15,7 +15,7 @@ from typing import Any
 
 from evaluation.benchmark import Benchmark, BenchmarkCard, Judge, PromptPlan
 from evaluation.judges.opening import JudgePlace
-from evaluation.judges.selection import choice_faults, judge_version, judged_id, open_chosen
+from evaluation.judges.selection import choice_faults, judge_version, judged_id, open_chosen, settled
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.judging import JudgeSettings
 
@@ -50,7 +50,7 @@ class JudgeEntry:
 
 WORLD = "shapeworld"
 """Suffix of the rendered form of a benchmark: prompts, questions and source pictures of the rendered world."""
-PUBLISHED, REPLY = "published", "reply"
+PUBLISHED, REPLY, ENDPOINT = "published", "reply", "openai"
 BENCHMARKS: dict[str, BenchmarkEntry] = {
     "geneval": BenchmarkEntry("evaluation.benchmarks.geneval.benchmark:GenEval", "", "shapeworld", 1),
     "dpg": BenchmarkEntry("evaluation.benchmarks.dpg.benchmark:DpgBench", "", "shapeworld", 1),
@@ -124,6 +124,12 @@ def judged_as(benchmark_id: str, settings: JudgeSettings) -> str:
     if WORLD in (suffix, settings.judge):
         return f"{name}.{WORLD}"
     return name if BENCHMARKS[name].judge else judged_id(name, settings)
+
+
+def judged_elsewhere(benchmark_id: str, settings: JudgeSettings) -> bool:
+    """Whether the judge computes on another machine, so that asking it takes nothing from this one."""
+    name, _ = split_id(benchmark_id)
+    return not _own_judge(benchmark_id) and settled(name, settings).judge == ENDPOINT
 
 
 def _own_judge(benchmark_id: str) -> str:

@@ -2,24 +2,21 @@
 
 ``answers/<hash>/``: ``transcript.jsonl`` (one line per ask, written as replies come), ``judgments.jsonl`` and
 ``parity_judgments.jsonl`` (one line per expected picture), ``scores.json`` (both arithmetics), ``DONE.json`` last. The
-directory has one writer at a time; a second process waits for the first and finds its result. A benchmark is asked for
-its questions again and again with what is known until it has none; what a transcript already answers is not asked
-again.
+directory has one writer at a time; a second process waits for the first and finds its result.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
 from evaluation.aggregate import score_rows
-from evaluation.benchmark import Benchmark, Judge, JudgeTask, PromptPlan
+from evaluation.asking import Asking, windows
+from evaluation.benchmark import Benchmark, Judge, PromptPlan
 from evaluation.judges.opening import JudgePlace
 from evaluation.records import (
     ARITHMETICS,
@@ -28,23 +25,20 @@ from evaluation.records import (
     JudgeRequest,
     JudgeResult,
     Judgment,
-    Question,
     Scored,
     ScoreTable,
     Unscored,
 )
 from evaluation.registry import open_benchmark, open_judge, split_id
 from evaluation.subjects import SAMPLES_FILE, Subject, read_prompts, read_subjects, why_not
-from evaluation.transcript import Transcript, asks_again
+from evaluation.transcript import Transcript
 from reca_core.contracts.errors import BadInput, StageFailed
 from reca_core.contracts.files import atomic_write_text, remove_leftovers, write_json
 from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.home import RunDirectory
-from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests, turn
+from reca_core.contracts.lifeline import StopRequest, stop_requests, turn
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import Prompt
-
-Item = TypeVar("Item")
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +84,14 @@ class _Judging:
         self.began = time.monotonic()
         self.request = request
         self.directory = directory
-        self.stop = stop
-        self.benchmark = _open(request)
-        self.prompts = _prompts(request, self.benchmark)
+        self.benchmark = open_rules(request)
+        self.prompts = checked_prompts(request, self.benchmark)
         samples = Path(request.samples_directory)
         _same_file(samples / SAMPLES_FILE, request.samples_sha256)
         self.subjects = read_subjects(self.prompts, Path(request.prompts_file), samples)
-        self.judge = open_judge(request.benchmark, _place(request, directory), request.judge)
-        _same_judge(directory.path / IDENTITY_FILE, self.judge)
+        self.judge = judge_of(request, directory)
         self.transcript = Transcript(directory.path / TRANSCRIPT_FILE, self.benchmark)
+        self.asking = Asking(self.benchmark, self.judge, self.transcript, stop)
         self.unusable: dict[tuple[str, int], str] = {}
 
     def run(self) -> JudgeResult:
@@ -107,32 +100,16 @@ class _Judging:
             "%s: %d pictures, %d replies already there", self.benchmark.id, len(self.subjects), self.transcript.rows
         )
         done = 0
-        for window in _windows(self.subjects, self.judge.batch_size):
+        for window in windows(self.subjects, self.judge.batch_size):
             self._ask(window)
             done += len(window)
             self._progress(done)
         return self._conclude()
 
     def _ask(self, window: Sequence[Subject]) -> None:
-        """Ask about some pictures until nothing is open."""
+        """Ask about those of some pictures that can be looked at."""
         self.unusable |= {subject.key: reason for subject in window if (reason := why_not(subject))}
-        able = [subject for subject in window if subject.key not in self.unusable]
-        while tasks := [task for subject in able for task in self._open_tasks(subject)]:
-            for batch in _windows(tasks, self.judge.batch_size):
-                if self.stop.requested:
-                    raise Interrupted(f"asked to stop; {self.transcript.rows} replies are kept")
-                self.transcript.record(batch, self.judge.answer(batch))
-
-    def _open_tasks(self, subject: Subject) -> list[JudgeTask]:
-        if subject.sample is None:
-            return []
-        known = self.transcript.known(subject.key)
-        open_questions: list[Question] = [item.question for item in known.values() if asks_again(item)]
-        if not open_questions:
-            fresh = self.benchmark.questions(subject.prompt, subject.sample, known)
-            open_questions = [question for question in fresh if question.key not in known]
-        asked = {key: len(item.replies) for key, item in known.items()}
-        return [subject.task(subject.sample, item, asked.get(item.key, 0)) for item in open_questions]
+        self.asking.ask([subject for subject in window if subject.key not in self.unusable])
 
     def _conclude(self) -> JudgeResult:
         judgments = {arithmetic: self._judgments(arithmetic) for arithmetic in ARITHMETICS}
@@ -179,10 +156,18 @@ class _Judging:
         report_progress(Progress(stage=STAGE, done=done, total=len(self.subjects), unit=unit))
 
 
-def _open(request: JudgeRequest) -> Benchmark:
+def open_rules(request: JudgeRequest) -> Benchmark:
+    """The benchmark over the prompts of the request's plan. Raises PrerequisiteMissing for absent or altered data."""
     plan = PromptPlan(request.prompts_per_tag, request.pictures_per_prompt, request.first_seed)
     data = Path(request.benchmark_data) if request.benchmark_data else None
     return open_benchmark(request.benchmark, plan, data)
+
+
+def judge_of(request: JudgeRequest, directory: RunDirectory) -> Judge:
+    """The judge, ready to answer. Raises what its ``open`` raises, and StageFailed where another judged here before."""
+    judge = open_judge(request.benchmark, _place(request, directory), request.judge)
+    _same_judge(directory.path / IDENTITY_FILE, judge)
+    return judge
 
 
 def _place(request: JudgeRequest, directory: RunDirectory) -> JudgePlace:
@@ -195,8 +180,11 @@ def _place(request: JudgeRequest, directory: RunDirectory) -> JudgePlace:
     )
 
 
-def _prompts(request: JudgeRequest, benchmark: Benchmark) -> list[Prompt]:
-    """The prompts file, which must be the one that the benchmark writes: its rules are for those prompts."""
+def checked_prompts(request: JudgeRequest, benchmark: Benchmark) -> list[Prompt]:
+    """The prompts file, which must be the one that the benchmark writes: its rules are for those prompts.
+
+    Raises BadInput for any other.
+    """
     path = Path(request.prompts_file)
     _same_file(path, request.prompts_sha256)
     prompts = read_prompts(path)
@@ -228,9 +216,3 @@ def _same_judge(path: Path, judge: Judge) -> None:
             field=str(path.parent),
             remedy="raise the judge's numerics version in evaluation/registry.py, or remove this directory",
         )
-
-
-def _windows(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while window := list(itertools.islice(iterator, max(size, 1))):
-        yield window

@@ -14,6 +14,7 @@ from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import plan, tracking, tracking_models, tracking_views
+from tasks.ahead import ahead_request, take_over
 from tasks.evidence import JUDGMENTS_FILE, log_evidence, show_scores
 from tasks.home import benchmark_data, current_home
 from tasks.judging import api_key
@@ -41,6 +42,9 @@ def judge(
         occasion: set, the judge is asked anew whatever it said before; the same one finds what it was told.
     """
     request = _request(sampled, evaluation, judging, occasion)
+    samples = RunDirectory(Path(sampled.directory))
+    ahead = ahead_request(sampled.benchmark, samples, sampled.prompts_sha256, evaluation, judging, occasion)
+    take_over(ahead, RunDirectory(Path(request.output_directory)))
     name = f"judge {sampled.benchmark}, {sampled.model.name}"
     with api_key() if judging.judge in ASKED_BY_KEY else nullcontext():
         finished = _run(name, request)

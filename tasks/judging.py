@@ -31,14 +31,19 @@ def api_key() -> Iterator[None]:
 
     Where there is neither, nothing is set: a judge that needs a key says so itself, and local endpoints need none.
     """
-    found = "" if KEY_VARIABLE in os.environ else _secret()
-    if found:
-        os.environ[KEY_VARIABLE] = found
+    found = key_environment()
+    os.environ.update(found)
     try:
         yield
     finally:
-        if found:
-            del os.environ[KEY_VARIABLE]
+        for name in found:
+            del os.environ[name]
+
+
+def key_environment() -> dict[str, str]:
+    """What a judge's child needs in its environment besides what it inherits: the block's key, or nothing."""
+    found = "" if KEY_VARIABLE in os.environ else _secret()
+    return {KEY_VARIABLE: found} if found else {}
 
 
 def _secret() -> str:

@@ -1,4 +1,7 @@
-"""``measure``: sample, then judge. Two verbs that always come together; pictures from elsewhere are only judged."""
+"""``measure``: sample, then judge. Two verbs that always come together; pictures from elsewhere are only judged.
+
+A judge on another machine is asked while the pictures are made (tasks/ahead.py); the judging then finds its replies.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def measure(
 ) -> Judged:
     """The scores of one model on one benchmark; with an occasion its pictures are judged anew."""
     chosen = settled(judging)
-    return judge(run, sample(full_id(benchmark, chosen), model, sampling, evaluation), evaluation, chosen, occasion)
+    sampled = sample(full_id(benchmark, chosen), model, sampling, evaluation, chosen, occasion)
+    return judge(run, sampled, evaluation, chosen, occasion)
 
 
 def occasion(run: RunContext, versions: VersionChoice) -> str:

@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,8 @@ def run_child(
     on_text: Callable[[str], None],
     on_progress: Callable[[Progress], None],
     grace_seconds: float = GRACE_SECONDS,
+    stop: threading.Event | None = None,
+    extra_environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a child to its end, handing its log lines (in batches) and its progress to the caller on the way.
 
@@ -68,14 +71,16 @@ def run_child(
         on_text: called with some lines at a time, at most every other second.
         on_progress: called with the newest progress, at most once a second.
         grace_seconds: how long a child may take to end after SIGTERM.
+        stop: set by another thread that wants the child ended, which is then ChildKilled.
+        extra_environment: for the child alone.
 
     Raises BadInput, PrerequisiteMissing or StageFailed with the child's last lines and the log's path.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     follower = LogFollower(log, on_text, on_progress)
-    process = _STARTER.submit(_start, list(command), log).result()
+    process = _STARTER.submit(_start, list(command), log, extra_environment or {}).result()
     try:
-        while not _ended(process):
+        while not _ended(process) and not (stop and stop.is_set()):
             follower.follow()
     finally:
         stop_group(process, grace_seconds)
@@ -84,7 +89,7 @@ def run_child(
         raise _failure(process.returncode, log, follower.last_lines())
 
 
-def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], log: Path, extra_environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
@@ -92,7 +97,7 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=log.parent,
-            env=environment_for_children(os.environ),
+            env=environment_for_children({**os.environ, **extra_environment}),
             process_group=0,
         )
 

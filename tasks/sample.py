@@ -12,9 +12,11 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import sha256_file, sha256_text
 from reca_core.contracts.home import RunDirectory
+from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import ResolvedModel, Sample, SampleResult
 from reca_core.contracts.requests import EvaluationPlan, SamplingSettings
 from tasks import plan
+from tasks.ahead import ahead_request, asking_ahead
 from tasks.home import benchmark_data, current_home
 from tasks.policies import verb
 from tasks.results import Sampled
@@ -24,8 +26,20 @@ SAMPLES_FILE = "samples.jsonl"
 
 
 @verb("sample", "sample {benchmark} with {model.name}")
-def sample(benchmark: str, model: ResolvedModel, sampling: SamplingSettings, evaluation: EvaluationPlan) -> Sampled:
-    """The pictures or replies of a model for a benchmark's prompts, made now, completed, or found."""
+def sample(
+    benchmark: str,
+    model: ResolvedModel,
+    sampling: SamplingSettings,
+    evaluation: EvaluationPlan,
+    judging: JudgeSettings,
+    occasion: str = "",
+) -> Sampled:
+    """The pictures or replies of a model for a benchmark's prompts, made now, completed, or found.
+
+    Args:
+        judging: as ``tasks.judging.settled`` gives it; a judge on another machine is asked while pictures are made.
+        occasion: of the judging.
+    """
     opened = open_benchmark(benchmark, prompt_plan(evaluation), benchmark_data())
     text = prompts_text(opened)
     request = plan.sample_request(current_home(), model, sha256_text(text), sampling, sampler_task(opened))
@@ -40,7 +54,8 @@ def sample(benchmark: str, model: ResolvedModel, sampling: SamplingSettings, eva
         result=SampleResult,
         fault=lambda result: samples_fault(directory.path, result),
     )
-    finished = run_or_reuse(stage)
+    with asking_ahead(ahead_request(benchmark, directory, request.prompts_sha256, evaluation, judging, occasion)):
+        finished = run_or_reuse(stage)
     return Sampled(
         stage=stage.name,
         seconds=finished.seconds,
