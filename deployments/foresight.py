@@ -47,6 +47,7 @@ from tasks.find_model import addresses
 from tasks.home import benchmark_data
 from tasks.judge import answers_fault, unanswered
 from tasks.judging import full_id, settled
+from tasks.leaks import leak_file
 from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
@@ -148,7 +149,8 @@ class Foresight:
         model, data, asked = known_model(self.asked.model), self._prepared(), self.asked
         if model is None or data is None:
             return None
-        return plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training)
+        leaks = leak_file(self.home, asked.captions, asked.losses, benchmark_data())
+        return plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training, leaks)
 
     def _train(self) -> Step:
         training, request = self.asked.training, self._train_request()

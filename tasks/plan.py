@@ -27,8 +27,9 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     TrainRequest,
 )
+from tasks.leaks import RENDERED_CAPTIONS, LeakFile
 
-RENDERED_CAPTIONS = "shapeworld"
+NO_LEAKS = LeakFile()
 PROMPTS_FILE = "prompts.jsonl"
 
 C = TypeVar("C", bound=Config)
@@ -51,6 +52,7 @@ def train_request(
     losses: LossTerms,
     captions: CaptionSource,
     training: TrainingPlan,
+    leaks: LeakFile = NO_LEAKS,
 ) -> TrainRequest:
     """What a training reads. Raises PrerequisiteMissing for a caption file that is not there."""
     request = TrainRequest(
@@ -59,6 +61,8 @@ def train_request(
         losses=losses,
         captions=captions,
         captions_sha256=_captions_sha256(captions),
+        leaks_file=leaks.path,
+        leaks_sha256=leaks.sha256,
         training=training,
         numerics_version=family_entry(base.family).numerics_version,
         run_directory="",

@@ -12,7 +12,8 @@ from reca_core.contracts.progress import Progress
 from reca_core.contracts.records import PreparedData, PreviewRow, ResolvedModel, TrainResult
 from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan, TrainRequest
 from tasks import plan, tracking, tracking_models
-from tasks.home import current_home
+from tasks.home import benchmark_data, current_home
+from tasks.leaks import leak_file
 from tasks.policies import verb
 from tasks.provenance import current_provenance
 from tasks.results import Trained
@@ -34,7 +35,9 @@ def train(
     training: TrainingPlan,
 ) -> Trained:
     """The checkpoint of this request, trained now, resumed, or found."""
-    request = plan.train_request(current_home(), base, data, losses, captions, training)
+    leaks = leak_file(current_home(), captions, losses, benchmark_data())
+    leaks.write()
+    request = plan.train_request(current_home(), base, data, losses, captions, training, leaks)
     identity = {"stage": "train", "request_hash": request_hash(request)}
     with tracking.tracked_run(f"train {base.name}", identity, _tags(request), run.tracked) as child:
         base_model_id = tracking_models.logged_model(base, child.run_id, {"source": base.source}, copy=False)
@@ -96,6 +99,8 @@ def _watched(child: TrackedRun, request: TrainRequest) -> Finished[TrainResult]:
         tracking.log_metrics(child, finished.result.last_losses)
     else:
         window.update()
+    if request.leaks_file:
+        tracking.log_params(child, {"captions.leaked": finished.result.leaked_captions})
     return finished
 
 
@@ -104,7 +109,8 @@ class _Window:
 
     def __init__(self, run: TrackedRun, directory: RunDirectory) -> None:
         self._run, self._directory = run, directory
-        self._mirror = tracking.MetricMirror(run, directory.metrics)
+        files = (directory.metrics, directory.previews / "colours.jsonl")
+        self._mirrors = [tracking.MetricMirror(run, file) for file in files]
         self._next = time.monotonic() + MIRROR_SECONDS
 
     def glance(self, _: Progress) -> None:
@@ -116,7 +122,8 @@ class _Window:
 
     def update(self) -> None:
         """Log everything that is new in the run directory."""
-        self._mirror.update()
+        for mirror in self._mirrors:
+            mirror.update()
         tracking.log_pictures(self._run, previews(self._directory))
 
 

@@ -177,6 +177,8 @@ class TrainResult(Record):
     """Parameters the stage may change that no active loss term reaches; bit-equal to the base."""
     warnings: list[str]
     """What the guards saw and did not stop for."""
+    leaked_captions: int = 0
+    """Fine-tuning captions that were left out because a benchmark asks for them."""
 
 
 class UnmadeSample(Record):

@@ -101,6 +101,11 @@ class CaptionSource(Config):
     """How often a question must name an object to be found (its colour, place or relation) where the scene allows."""
     seed: int = Field(500_000, ge=0, title="Seed")
     """First seed of the scenes that captions are made for."""
+    leak_filter: Literal["off", "prompts", "templates"] = Field("prompts", title="Leak filter")
+    """Which fine-tuning captions of a file are left out. prompts: those that hold a benchmark's prompt; templates:
+    besides, those in the benchmark's template with its words. How many is reported."""
+    leak_benchmarks: list[Literal["geneval", "dpg"]] = Field(["geneval", "dpg"], min_length=1, title="Leaks of")
+    """Benchmarks whose prompts fine-tuning captions are held against."""
 
 
 class TrainingPlan(Config):
@@ -244,6 +249,10 @@ class TrainRequest(Config):
     captions: CaptionSource
     captions_sha256: str = ""
     """Of the caption file, where there is one: its content is part of the identity."""
+    leaks_file: str = unhashed("")
+    """Absolute; JSON of the benchmarks' prompts that fine-tuning captions are held against. Empty: no filter."""
+    leaks_sha256: str = ""
+    """Of that file's text."""
     training: TrainingPlan
     numerics_version: int
     """Raised by whoever changes a result of this family's training; part of the identity."""

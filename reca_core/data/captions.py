@@ -13,7 +13,9 @@ LLaVA's format is a list of ``{"image": FILE, "conversations": [{"from": "human"
 
 from __future__ import annotations
 
-import json
+import logging
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,9 +29,15 @@ from reca_core.contracts.world import DESCRIBE_QUESTION
 from reca_core.data import shapeworld
 from reca_core.data.feed import Order, keyed_choice, keyed_fraction
 from reca_core.data.images import load_picture
+from reca_core.data.leaks import Leaks
+from reca_core.data.random_access import INDEX_TYPE, ListRows, iterate_list
+
+log = logging.getLogger(__name__)
 
 SHAPEWORLD = "shapeworld"
 PICTURE_TOKEN = "<image>"
+KINDS = ("image_to_text", "text_to_image", "text")
+"""Loss terms that replay."""
 FINDING_FORMS = ("what colour is the ", "where is the ", "is the ")
 """Beginnings of questions about an object named by its shape: the slowest to learn (docs/tiny.md)."""
 KEPT_PICTURES = 4096
@@ -64,6 +72,9 @@ class Told:
 class Captions(Protocol):
     """Replay samples, each decided by its position in the global stream alone."""
 
+    leaked: int
+    """Captions left out because a benchmark asks for them."""
+
     def asked(self, position: int) -> Asked:
         """For ``image_to_text``."""
         ...
@@ -83,6 +94,8 @@ class Captions(Protocol):
 
 class ShapeworldCaptions:
     """Every position is a fresh scene of the rendered world: nothing repeats, however long the training."""
+
+    leaked = 0
 
     def __init__(self, source: CaptionSource, size_pixels: int) -> None:
         """``size_pixels`` is the side of the pictures, best the size that the model draws."""
@@ -137,21 +150,41 @@ class Conversation:
     picture: Path | None
     pairs: tuple[tuple[str, str], ...]
 
+    @property
+    def kind(self) -> str:
+        """The loss term that the row serves."""
+        if self.picture is None:
+            return "text"
+        return "text_to_image" if self.pairs[0][1] == PICTURE_TOKEN else "image_to_text"
+
 
 class LlavaCaptions:
-    """A JSON file in LLaVA's format, shuffled anew every epoch."""
+    """A JSON file in LLaVA's format, shuffled anew every epoch.
 
-    def __init__(self, source: CaptionSource) -> None:
-        """Raises BadInput for a file that is not there, not JSON or not in the format, naming the row."""
+    Every row is looked at once when the file is opened; what is kept is where it lies, 16 bytes a row.
+    """
+
+    def __init__(self, source: CaptionSource, leaks: Leaks | None = None) -> None:
+        """``leaks`` decides which captions are left out because a benchmark asks for them.
+
+        Raises BadInput for a file that is not there, not JSON or not in the format, naming the row.
+        """
         self.file, self.seed = Path(source.source), source.seed
-        rows = [_conversation(row, number, self.file) for number, row in enumerate(_rows(self.file))]
-        drawn = [row for row in rows if row.picture and row.pairs[0][1] == PICTURE_TOKEN]
-        self.kinds = {
-            "image_to_text": [row for row in rows if row.picture and row.pairs[0][1] != PICTURE_TOKEN],
-            "text_to_image": drawn,
-            "text": [row for row in rows if not row.picture],
-        }
-        self.orders = {kind: Order(len(some), self.seed, kind) for kind, some in self.kinds.items() if some}
+        self.leaked = 0
+        spans = {kind: array(INDEX_TYPE) for kind in KINDS}
+        numbers = {kind: array(INDEX_TYPE) for kind in KINDS}
+        for number, (value, start, length) in enumerate(_rows(self.file)):
+            row = _conversation(value, number, self.file)
+            if leaks and row.kind == "text_to_image" and leaks.holds(row.pairs[0][0]):
+                self.leaked += 1
+                continue
+            spans[row.kind].extend((start, length))
+            numbers[row.kind].append(number)
+        self.kinds = {kind: ListRows(self.file, spans[kind], self._parser(numbers[kind])) for kind in KINDS}
+        self.orders = {kind: Order(len(some), self.seed, kind) for kind, some in self.kinds.items() if len(some)}
+
+    def _parser(self, numbers: Sequence[int]) -> Callable[[Any, int], Conversation]:
+        return lambda value, place: _conversation(value, numbers[place], self.file)
 
     def _row(self, kind: str, position: int) -> Conversation:
         return self.kinds[kind][self.orders[kind].row(position)]
@@ -177,16 +210,20 @@ class LlavaCaptions:
 
     def prompts(self, count: int) -> list[str]:
         """The first captions of the file, else the first answers about pictures."""
-        captions = [row.pairs[0][0] for row in self.kinds["text_to_image"]]
-        answers = [row.pairs[0][1] for row in self.kinds["image_to_text"]]
-        return (captions or answers)[:count]
+        captions = [row.pairs[0][0] for row in self.kinds["text_to_image"][:count]]
+        return captions or [row.pairs[0][1] for row in self.kinds["image_to_text"][:count]]
 
 
-def open_captions(source: CaptionSource, size_pixels: int, losses: LossTerms) -> Captions:
-    """The captions of a source. Raises BadInput if a loss term with weight has no sample in it."""
+def open_captions(source: CaptionSource, size_pixels: int, losses: LossTerms, leaks: Leaks | None = None) -> Captions:
+    """The captions of a source, without those that ``leaks`` holds.
+
+    Raises BadInput if a loss term with weight has no sample in it.
+    """
     if source.source == SHAPEWORLD:
         return ShapeworldCaptions(source, size_pixels)
-    captions = LlavaCaptions(source)
+    captions = LlavaCaptions(source, leaks)
+    if captions.leaked:
+        log.warning("%d captions of %s left out: benchmarks ask for them", captions.leaked, source.source)
     for kind, rows in captions.kinds.items():
         if getattr(losses, kind) > 0 and not rows:
             raise BadInput(
@@ -197,16 +234,21 @@ def open_captions(source: CaptionSource, size_pixels: int, losses: LossTerms) ->
     return captions
 
 
-def _rows(file: Path) -> list[Any]:
+def _rows(file: Path) -> Iterator[tuple[Any, int, int]]:
+    """The rows of a file with their offsets and lengths."""
+    empty = True
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        for found in iterate_list(file):
+            empty = False
+            yield found
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"cannot be read as JSON: {error}", field=f"captions.source ({file})", choices=(SHAPEWORLD, "FILE.json")
+            f"cannot be read as a JSON list: {error}",
+            field=f"captions.source ({file})",
+            choices=(SHAPEWORLD, "FILE.json"),
         ) from error
-    if not isinstance(rows, list) or not rows:
+    if empty:
         raise BadInput("holds no list of conversations", field=f"captions.source ({file})")
-    return rows
 
 
 def _conversation(row: Any, number: int, file: Path) -> Conversation:

@@ -18,15 +18,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import torch
-from jaxtyping import Int
 from PIL import Image
-from torch import Tensor
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.records import ManifestRow
 from reca_core.data.images import load_verified
-from reca_core.draws import keyed_generator
+from reca_core.data.shuffle import Permutation, permutation
 from reca_core.models.unified import Images
 
 Item = TypeVar("Item")
@@ -62,19 +59,18 @@ class Order:
         if rows < 1:
             raise BadInput("there is not one usable picture in it", field=name, remedy="see quarantine.jsonl for why")
         self.rows, self.seed, self.name = rows, seed, name
-        self._epochs: OrderedDict[int, Int[Tensor, " rows"]] = OrderedDict()
+        self._epochs: OrderedDict[int, Permutation] = OrderedDict()
         self._lock = threading.Lock()
 
     def row(self, position: int) -> int:
         """The row at a position of the stream."""
         epoch, place = divmod(position, self.rows)
-        return int(self._permutation(epoch)[place])
+        return self._permutation(epoch)(place)
 
-    def _permutation(self, epoch: int) -> Int[Tensor, " rows"]:
+    def _permutation(self, epoch: int) -> Permutation:
         with self._lock:
             if epoch not in self._epochs:
-                generator = keyed_generator(self.seed, f"order/{self.name}", epoch)
-                self._epochs[epoch] = torch.randperm(self.rows, generator=generator, dtype=torch.int32)
+                self._epochs[epoch] = permutation(self.rows, self.seed, f"order/{self.name}", epoch)
                 while len(self._epochs) > KEPT_EPOCHS:
                     self._epochs.popitem(last=False)
             return self._epochs[epoch]

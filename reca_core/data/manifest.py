@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from reca_core.contracts.base import Record
@@ -20,6 +20,7 @@ from reca_core.contracts.hashing import sha256_file
 from reca_core.contracts.records import ManifestRow, PreparedData
 from reca_core.contracts.requests import ImageSource
 from reca_core.data.colour import ColourStatistics
+from reca_core.data.random_access import LineRows
 
 DECODING_VERSION = 1
 """Raised by whoever changes what ``images`` or ``pixels`` make of a file: old trainings saw other pixels."""
@@ -104,10 +105,21 @@ def iterate_manifest(directory: Path) -> Iterator[ManifestRow]:
         count += 1
         yield ManifestRow.model_validate(row)
     if count != expected:
-        fact = f"{MANIFEST} has {count} rows, prepared.json says {expected}"
-        raise StageFailed(fact, field=str(directory), remedy="prepare again: a finished set is rewritten if it differs")
+        raise _cut(directory, count, expected)
 
 
-def read_manifest(directory: Path) -> list[ManifestRow]:
-    """``iterate_manifest`` as a list."""
-    return list(iterate_manifest(directory))
+def read_manifest(directory: Path) -> Sequence[ManifestRow]:
+    """The pictures of a prepared set by ascending hash, read when asked for: any number of them in constant memory.
+
+    Raises PrerequisiteMissing if the set is not there, StageFailed if the file was cut.
+    """
+    expected = read_summary(directory).data.pictures
+    rows = LineRows(directory / MANIFEST, ManifestRow.model_validate_json)
+    if len(rows) != expected:
+        raise _cut(directory, len(rows), expected)
+    return rows
+
+
+def _cut(directory: Path, rows: int, expected: int) -> StageFailed:
+    fact = f"{MANIFEST} has {rows} rows, prepared.json says {expected}"
+    return StageFailed(fact, field=str(directory), remedy="prepare again: a finished set is rewritten if it differs")

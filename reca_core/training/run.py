@@ -256,6 +256,7 @@ class Training:
             trained_tensors=len(self.parameters) - len(idle),
             idle_tensors=idle,
             warnings=self.monitor.warnings,
+            leaked_captions=self.data.captions.leaked if self.data.captions else 0,
         )
 
     def _terms(self, row: dict[str, float]) -> dict[str, float]:

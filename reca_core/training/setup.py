@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from reca_core.contracts.errors import BadInput
-from reca_core.contracts.hashing import canonical_json
+from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
+from reca_core.contracts.hashing import canonical_json, sha256_file
 from reca_core.contracts.requests import TrainRequest
 from reca_core.data.captions import SHAPEWORLD, Captions, open_captions
 from reca_core.data.feed import Pictures, Prefetch, Share, Split
 from reca_core.data.images import load_verified
+from reca_core.data.leaks import Leaks
 from reca_core.data.manifest import read_manifest
 from reca_core.models.load import load_adapter
 from reca_core.models.unified import UnifiedModel
@@ -100,10 +101,22 @@ def open_data(request: TrainRequest, adapter: UnifiedModel, layout: Layout) -> D
     captions = None
     # The rendered world costs nothing to open, and gives previews something to draw where no term needs captions.
     if needs_captions(plan, losses) or request.captions.source == SHAPEWORLD:
-        captions = open_captions(request.captions, drawn_pixels(adapter), losses)
+        captions = open_captions(request.captions, drawn_pixels(adapter), losses, open_leaks(request))
     pictures = Pictures(rows, adapter.prepare)
     builder = BatchBuilder(plan, losses, pictures, captions, adapter)
     return Data(builder, Split(plan.images_per_step, plan.images_per_pass, layout.world, layout.rank), captions)
+
+
+def open_leaks(request: TrainRequest) -> Leaks | None:
+    """What fine-tuning captions are held against; None where nothing is. Raises PrerequisiteMissing, StageFailed."""
+    if not request.leaks_file:
+        return None
+    file = Path(request.leaks_file)
+    if not file.is_file():
+        raise PrerequisiteMissing("is not a file", field=str(file), remedy="start the run again: it writes the file")
+    if sha256_file(file) != request.leaks_sha256:
+        raise StageFailed("has changed since the run was planned", field=str(file), remedy="remove it and start again")
+    return Leaks.read(file, request.captions.leak_filter == "templates")
 
 
 def drawn_pixels(adapter: UnifiedModel) -> int:

@@ -114,7 +114,7 @@ def test_a_file_that_is_not_in_the_format_is_refused_by_row(folder: Path, rows: 
 
 def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(BadInput, match="cannot be read as JSON"):
+    with pytest.raises(BadInput, match="cannot be read as a JSON list"):
         open_captions(CaptionSource(source=str(tmp_path / "x.json")), 16, REPLAY)
 
 

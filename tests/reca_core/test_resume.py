@@ -20,7 +20,8 @@ from reca_core.contracts.lifeline import Interrupted, StopRequest
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.training import checkpoint
 from reca_core.training.checkpoint import TrainState
-from tests.reca_core.training_rig import request, train, weights
+from reca_core.training.run import Training
+from tests.reca_core.training_rig import ONE_PROCESS, request, train, weights
 
 NOBODY = 65534
 EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
@@ -73,6 +74,16 @@ def test_metrics_and_previews_hold_each_step_once_after_a_resume(tmp_path: Path)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     previews = list(read_jsonl(tmp_path / "run" / "previews" / "index.jsonl"))
     assert len(previews) == len({(row["step"], row["path"]) for row in previews}) == 7 * 16
+    colours = list(read_jsonl(tmp_path / "run" / "previews" / "colours.jsonl"))
+    assert [row["step"] for row in colours] == list(range(7))
+
+
+def test_an_attempt_that_begins_again_keeps_no_preview_of_the_one_before(tmp_path: Path) -> None:
+    asked = request(tmp_path, steps=3, preview_every_steps=1)
+    Training(asked, ONE_PROCESS, StopRequest())  # drew the base model and was killed
+    train(asked)
+    rows = list(read_jsonl(tmp_path / "run" / "previews" / "index.jsonl"))
+    assert len(rows) == len({(row["step"], row["path"]) for row in rows}) == 4 * 16
 
 
 def test_the_result_reports_the_first_and_last_losses_of_all_attempts(tmp_path: Path) -> None:
