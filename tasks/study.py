@@ -53,7 +53,7 @@ def measure_arms(
     return cells
 
 
-def _cell(arm: ArmName, repetition: Repetition, trained: Sequence, judged: list[Judged]) -> ArmMeasured:
+def _cell(arm: ArmName, repetition: Repetition, trained: Sequence[StageResult], judged: list[Judged]) -> ArmMeasured:
     return ArmMeasured(
         stage=f"measure {arm}, seed {repetition.seed}",
         seconds=0.0,

@@ -63,7 +63,7 @@ def convert(request: ConvertRequest) -> ConversionReport:
     """The same, returning the report."""
     target = _free(Path(request.target))
     conversion = conversion_of(request.family)
-    asked = cast("Weights | None", None if request.weights == "auto" else request.weights)
+    asked: Weights | None = None if request.weights == "auto" else request.weights
     base = _base(conversion, request) if request.base else None
     try:
         found = open_checkpoint(conversion, request.family, Path(request.source), asked, base)
