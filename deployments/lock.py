@@ -25,7 +25,7 @@ RUNTIME_LOCK = ROOT / "requirements.lock"
 DEVELOPMENT_LOCK = ROOT / "requirements-dev.lock"
 EXACT_PINS = ("torch==2.13.0",)
 """A torch without an exact pin resolves to the newest build, which pulls gigabytes of CUDA packages on any machine."""
-DEVELOPMENT_EXTRAS = ("postgres", "judges", "dev")
+DEVELOPMENT_EXTRAS = ("postgres", "lora", "judges", "dev")
 HEADER = "# Written by `make lock` from the ranges in pyproject.toml. Do not edit by hand.\n"
 
 

@@ -108,17 +108,43 @@ def _captions(given: Settings) -> Iterator[BadInput]:
 
 def _training(given: Settings) -> Iterator[BadInput]:
     training = given.of(TrainingPlan)
-    if training.warmup_steps >= training.steps:
+    length = training.schedule_steps or training.steps
+    if training.warmup_steps > training.steps:  # equal is a ramp and nothing else: the published BAGEL run is one
         yield BadInput(
             f"{training.warmup_steps} steps of warm-up do not fit into {training.steps} steps",
             field="training.warmup_steps",
-            remedy=f"at most {training.steps - 1}",
+            remedy=f"at most {training.steps}",
         )
-    if training.images_per_step < training.processes:
+    if length < training.steps:
         yield BadInput(
-            f"{training.images_per_step} pictures per step cannot be shared by {training.processes} processes",
+            f"the schedule reaches zero at step {length}, the run has {training.steps}: the rest would train nothing",
+            field="training.schedule_steps",
+            remedy=f"at least {training.steps}, or 0 for the run's own length",
+        )
+    world = training.processes * training.nodes
+    if training.images_per_step < world:
+        yield BadInput(
+            f"{training.images_per_step} pictures per step cannot be shared by {world} processes",
             field="training.images_per_step",
-            remedy=f"at least {training.processes}",
+            remedy=f"at least {world}",
+        )
+    yield from _layout(training, world)
+
+
+def _layout(training: TrainingPlan, world: int) -> Iterator[BadInput]:
+    group = training.shard_group
+    if training.sharding == "hybrid" and group and world % group:
+        divisors = [str(size) for size in range(1, world + 1) if world % size == 0]
+        yield BadInput(
+            f"{world} processes cannot be divided into groups of {group}",
+            field="training.shard_group",
+            choices=divisors,
+        )
+    if training.nodes > 1 and not training.rendezvous:
+        yield BadInput(
+            f"{training.nodes} machines do not know where to meet",
+            field="training.rendezvous",
+            remedy="HOST:PORT, a free port of one of them",
         )
 
 

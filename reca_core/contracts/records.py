@@ -179,6 +179,8 @@ class TrainResult(Record):
     """What the guards saw and did not stop for."""
     leaked_captions: int = 0
     """Fine-tuning captions that were left out because a benchmark asks for them."""
+    best_step: int = 0
+    """Step of the kept checkpoint with the lowest loss; 0 where checkpoints were not compared."""
 
 
 class UnmadeSample(Record):

@@ -127,13 +127,18 @@ class TrainingPlan(Config):
     learning_rate: float = Field(3e-4, gt=0, le=1, title="Peak learning rate")
     """AdamW's rate after warm-up."""
     schedule: Literal["constant", "cosine", "linear"] = Field("constant", title="Schedule after warm-up")
-    """cosine and linear end at zero on the last step."""
+    """cosine and linear end at zero, on the last step unless the schedule is longer than the run."""
+    schedule_steps: int = Field(0, ge=0, le=10_000_000, title="Steps of the schedule")
+    """Optimizer steps, warm-up included, over which cosine and linear fall to zero; 0 is the run's own steps. Published
+    recipes decay over more steps than they take: Show-o over a million, of which it takes 5,000."""
     warmup_steps: int = Field(10, ge=0, title="Warm-up steps")
     """Linear ramp from 0."""
     beta1: float = Field(0.9, ge=0, lt=1, title="AdamW beta 1")
     """Decay of the first moment."""
     beta2: float = Field(0.95, ge=0, lt=1, title="AdamW beta 2")
     """Decay of the second moment."""
+    epsilon: float = Field(1e-8, gt=0, le=1, title="AdamW epsilon")
+    """Added to the root of the second moment. Published recipes have 1e-8; BAGEL has 1e-15."""
     weight_decay: float = Field(0.0, ge=0, le=1, title="Weight decay")
     """Applied to matrices only."""
     gradient_clip: float = Field(1.0, ge=0, title="Gradient norm limit")
@@ -144,16 +149,49 @@ class TrainingPlan(Config):
     """Autocast type of the forward pass; weights and reductions stay float32."""
     ema_decay: float = Field(0.0, ge=0, lt=1, title="EMA decay")
     """0 switches the moving average off; the exported weights are never the average unless asked for."""
+    lora_rank: int = Field(0, ge=0, le=4096, title="LoRA rank")
+    """0 trains the weights themselves. Above 0 trains low-rank additions to them (peft), which are added in at the end:
+    the result is an ordinary checkpoint."""
+    lora_alpha: int = Field(16, ge=1, le=100_000, title="LoRA alpha")
+    """Additions are scaled by alpha / rank."""
+    lora_modules: list[str] = Field([], title="LoRA modules")
+    """Last parts of the names of the linear layers that get additions, such as q_proj. Empty: every linear layer in the
+    repeated layers that this stage trains."""
+    activation_checkpointing: bool = unhashed(False, title="Recompute activations")
+    """Keep only the inputs of the repeated layers and compute the rest again on the way back: much less memory, about a
+    third more time, the same gradients."""
+    compile: Literal["off", "inductor", "aot_eager"] = unhashed("off", title="Compile the layers")
+    """torch.compile of the repeated layers: inductor makes kernels (on a CPU it needs a C++ compiler), aot_eager traces
+    without making any, to look for trouble. Losses agree to 5 digits."""
     checkpoint_every_steps: int = unhashed(50, ge=1, title="Steps between checkpoints")
     """What a kill can lose at most."""
     keep_checkpoints: int = unhashed(2, ge=1, title="Checkpoints to keep")
-    """Older ones are removed."""
+    """The newest ones; older ones are removed, except the best."""
+    best_by: Literal["off", "loss", "reconstruction", "image_to_text", "text_to_image", "text"] = unhashed(
+        "loss", title="Best checkpoint by"
+    )
+    """The checkpoint with the lowest mean of this loss since the checkpoint before it is kept as well; loss is the
+    weighted sum of all terms, off keeps none."""
+    checkpoint_in_background: bool = unhashed(True, title="Write checkpoints in the background")
+    """The training goes on from the moment the state is copied to the host's memory. Off saves that copy and waits."""
+    checkpoint_format: Literal["auto", "whole", "shards"] = unhashed("auto", title="Checkpoint format")
+    """whole gathers the state on the first process; shards lets every process write its own part, for models that fit
+    no single one; auto takes shards where the model is sharded. Each can be resumed with any number of processes."""
     preview_every_steps: int = unhashed(50, ge=1, title="Steps between previews")
     """How often a fixed set of pictures is reconstructed and a fixed set of prompts drawn."""
     processes: int = unhashed(1, ge=1, le=4096, title="Processes")
-    """Ranks on this machine; more than one starts torchrun."""
-    sharding: Literal["replicate", "shard"] = unhashed("replicate", title="Sharding")
-    """replicate: every process holds the whole model (DDP); shard: each holds a part of it (FSDP2)."""
+    """Ranks on each machine; more than one starts torchrun."""
+    nodes: int = unhashed(1, ge=1, le=4096, title="Machines")
+    """How many machines train together; each must start the same request with the run directory on a shared disk."""
+    rendezvous: str = unhashed("", pattern=r"^([^:\s]+:\d{1,5})?$", title="Meeting point of the machines")
+    """HOST:PORT where torchrun's agents meet, a free port of one of the machines. Needed for more than one."""
+    node_restarts: int = unhashed(3, ge=0, le=1000, title="Restarts after a lost machine")
+    """How often a machine starts its processes again, from the last checkpoint, after another one was lost."""
+    sharding: Literal["replicate", "shard", "hybrid"] = unhashed("replicate", title="Sharding")
+    """replicate: every process holds the whole model (DDP); shard: each holds a part of it (FSDP2); hybrid: a group of
+    processes shares one copy and the groups are replicas of each other."""
+    shard_group: int = unhashed(0, ge=0, le=4096, title="Processes per hybrid group")
+    """Processes that share one copy under hybrid sharding; 0 is those of one machine. Must divide all processes."""
     on_collapse: Literal["warn", "stop"] = unhashed("warn", title="On collapse")
     """stop ends a run that copies its input or forgets how to answer; right for published models, whose losses move
     little. Rendered scenes are simple enough to be redrawn almost without loss, honestly: there it can only warn."""

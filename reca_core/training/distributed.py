@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,9 +20,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reca_core.contracts.errors import BadInput, RecaError
+from reca_core.contracts.requests import TrainingPlan
 from reca_core.device import choose_device
 from reca_core.training.step import TrainingStep
 
+Value = TypeVar("Value")
+
+LOCAL_WORLD_VARIABLE = "LOCAL_WORLD_SIZE"
+"""Set by torchrun: how many of the processes are on this machine."""
 WAIT_MINUTES = 30
 """How long ranks wait for each other: saving a large checkpoint or drawing previews happens on rank 0 alone."""
 
@@ -58,23 +65,39 @@ def joined(device_choice: str) -> Iterator[Layout]:
         dist.destroy_process_group()
 
 
-def wrap(step: TrainingStep, layout: Layout, sharding: str) -> nn.Module:
+def wrap(step: TrainingStep, layout: Layout, plan: TrainingPlan) -> nn.Module:
     """The module to call in training: ``step`` itself, DDP around it, or ``step`` with its parameters sharded in place.
 
     Args:
         step: on its device, with gradients switched as the stage wants them.
         layout: this process.
-        sharding: "replicate" or "shard"; with one process neither does anything.
+        plan: its ``sharding`` and ``shard_group``; with one process neither does anything.
+
+    Raises BadInput where the processes cannot be divided into groups of ``shard_group``.
     """
     if layout.world == 1:
         return step
-    if sharding == "shard":
+    if plan.sharding != "replicate":
         from reca_core.training.sharding import shard
 
-        return shard(step, layout.device.type, layout.world)
+        return shard(step, layout.device.type, layout.world, shard_group(layout, plan))
     devices = [layout.device] if layout.device.type == "cuda" else None
     # A term that is switched off leaves parameters without gradient, hence the search for unused ones.
     return DistributedDataParallel(step, devices, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def shard_group(layout: Layout, plan: TrainingPlan) -> int:
+    """How many processes share one copy of the parameters."""
+    if plan.sharding == "shard":
+        return layout.world
+    group = plan.shard_group or int(os.environ.get(LOCAL_WORLD_VARIABLE, layout.world))
+    if layout.world % group:
+        raise BadInput(
+            f"{layout.world} processes cannot be divided into groups of {group}",
+            field="training.shard_group",
+            choices=[str(size) for size in range(1, layout.world + 1) if layout.world % size == 0],
+        )
+    return group
 
 
 @contextlib.contextmanager
@@ -106,13 +129,30 @@ def add_up(values: Float[Tensor, " numbers"], layout: Layout) -> Float[Tensor, "
     return values
 
 
-def tell_everyone(number: int, layout: Layout) -> list[int]:
-    """Every rank's number, in rank order."""
+def gather(value: Value, layout: Layout, group: dist.ProcessGroup | None = None) -> list[Value]:
+    """Every rank's value, in rank order, on every rank; ``group`` holds all ranks, the default one if none is given."""
     if layout.world == 1:
-        return [number]
-    numbers: list[int | None] = [None] * layout.world
-    dist.all_gather_object(numbers, number)
-    return [found for found in numbers if found is not None]
+        return [value]
+    values: list[Any] = [None] * layout.world
+    dist.all_gather_object(values, value, group=group)
+    return values
+
+
+def shared(work: Callable[[], Value], layout: Layout, group: dist.ProcessGroup | None = None) -> Value:
+    """What ``work`` returns on rank 0, on every rank. What it raises of ours is raised on every rank."""
+    if layout.world == 1:
+        return work()
+    said: list[Any] = [None, None]
+    if layout.leads:
+        try:
+            said[0] = work()
+        except RecaError as error:
+            said[1] = error
+    dist.broadcast_object_list(said, src=0, group=group)
+    if said[1] is not None:
+        raise said[1]
+    result: Value = said[0]
+    return result
 
 
 def wait_for_all(layout: Layout) -> None:
@@ -138,6 +178,11 @@ def placed_like(value: Tensor, model: Tensor) -> Tensor:
     from reca_core.training.sharding import distributed_like
 
     return distributed_like(moved, model)
+
+
+def sharded(layout: Layout, plan: TrainingPlan) -> bool:
+    """True where no process holds the whole model."""
+    return layout.world > 1 and plan.sharding != "replicate"
 
 
 def is_sharded(tensor: Tensor) -> bool:

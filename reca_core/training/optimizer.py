@@ -63,6 +63,7 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], plan: TrainingPlan) -
         [group for group in groups if group["params"]],
         lr=plan.learning_rate,
         betas=(plan.beta1, plan.beta2),
+        eps=plan.epsilon,
         fused=True,
     )
 
@@ -76,7 +77,8 @@ def learning_rate(plan: TrainingPlan, step: int) -> float:
         return plan.learning_rate * (step + 1) / plan.warmup_steps
     if plan.schedule == "constant":
         return plan.learning_rate
-    progress = (step + 1 - plan.warmup_steps) / max(1, plan.steps - plan.warmup_steps)
+    length = plan.schedule_steps or plan.steps
+    progress = min(1.0, (step + 1 - plan.warmup_steps) / max(1, length - plan.warmup_steps))
     left = 1 - progress if plan.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return plan.learning_rate * left
 

@@ -23,7 +23,7 @@ from reca_core.data.colour import TINTED, colours_of, statistics_of
 from reca_core.data.images import load_verified
 from reca_core.data.png import write_png
 from reca_core.models.unified import DrawRequest, RedrawRequest, UnifiedModel
-from reca_core.training.checkpoint import step_name
+from reca_core.training.checkpoint_folder import step_name
 from reca_core.training.metrics import STEP, keep_steps
 from reca_core.training.optimizer import set_modes
 

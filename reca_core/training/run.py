@@ -13,9 +13,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from reca_core.contracts.errors import CheckpointRefused
 from reca_core.contracts.files import remove_leftovers, run_lock, sync_directory, write_json
@@ -26,12 +28,15 @@ from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import CheckpointRef, TrainResult
 from reca_core.contracts.requests import TrainRequest
 from reca_core.models.unified import UnifiedModel
-from reca_core.training import checkpoint, guards, setup
+from reca_core.training import guards, lora, setup
+from reca_core.training.blocks import prepare_blocks
+from reca_core.training.checkpoint_folder import SCORE, Found, best_step
 from reca_core.training.distributed import (
     Layout,
     callable_parts,
+    gather,
     joined,
-    tell_everyone,
+    sharded,
     wait_for_all,
     whole,
     wrap,
@@ -41,6 +46,7 @@ from reca_core.training.loop import LOSS, Clock, StepReport, Updater
 from reca_core.training.metrics import MetricsLog, loss_key
 from reca_core.training.optimizer import make_optimizer, trainable
 from reca_core.training.previews import PICTURES, Previews
+from reca_core.training.saving import Checkpoints
 from reca_core.training.step import TrainingStep
 
 log = logging.getLogger(__name__)
@@ -60,7 +66,7 @@ def main(request: TrainRequest) -> None:
             remove_leftovers(run.path)
         layout = held.enter_context(joined(request.training.device))
         _write_pids(run, layout)
-        if any(tell_everyone(int(run.done.exists()), layout)):
+        if any(gather(run.done.exists(), layout)):
             log.info("%s is done already", run.path)
             return
         Training(request, layout, stop).complete()
@@ -82,16 +88,20 @@ class Training:
         self.began = self.spoke = time.monotonic()
         self.adapter = setup.load_model(request, layout)
         self.base = setup.base_digests(self.adapter.network, layout)
+        if self.plan.lora_rank:
+            self.base = self.base.with_additions(lora.add(self.adapter.network, self.plan))
         self.data = setup.open_data(request, self.adapter, layout)
         setup.check_method(request, self.adapter, self.data)
-        state = checkpoint.load_newest(self.run.checkpoints, self.identity)
-        self.resumed = self.done = state.step if state else 0
+        self.checkpoints = Checkpoints(self.run.checkpoints, self.plan, layout)
+        found = self.checkpoints.newest(self.identity)
+        self.resumed = self.done = found.step if found else 0
+        self.scores: list[float] = []
         self.previews = self._open_previews()
         if self.previews and not self.done:
             self.previews.make(0)
         self._assemble()
-        if state:
-            self._resume(state)
+        if found:
+            self._resume(found)
         self.metrics = MetricsLog(self.run.metrics, self.done) if layout.leads else None
         self.rows = self.metrics.kept if self.metrics else []
         self.monitor = guards.CollapseMonitor(stops=self.plan.on_collapse == "stop")
@@ -109,54 +119,65 @@ class Training:
     def _assemble(self) -> None:
         """Wrap the step and make its optimizer: in this order, because sharding replaces the parameters."""
         step = TrainingStep(self.adapter, self.plan, self.request.losses)
-        module = wrap(step, self.layout, self.plan.sharding)
-        self.module = module
+        setup.check_best(self.plan, step.weights)
+        prepare_blocks(step.network, self.plan)
+        module = self.module = wrap(step, self.layout, self.plan)
         self.parameters = trainable(step.network)
         self.optimizer = make_optimizer(self.parameters, self.plan)
         self.average = MovingAverage(self.parameters, self.plan.ema_decay) if self.plan.ema_decay else None
-        blame = setup.Blame(step, self.data.builder, self.layout.device, self._sharded)
+        blame = setup.Blame(step, self.data.builder, self.layout)
         self.updater = Updater(
             module, self.plan, step.weights, self.parameters, self.optimizer, self.average, self.layout, blame
         )
 
     @property
     def _sharded(self) -> bool:
-        return self.layout.world > 1 and self.plan.sharding == "shard"
+        return sharded(self.layout, self.plan)
 
-    def _resume(self, state: checkpoint.TrainState) -> None:
+    def _resume(self, found: Found) -> None:
         """Put a checkpoint's state in place. Raises CheckpointRefused if the frozen base is no longer the same."""
-        checkpoint.restore(state, self.parameters, self.optimizer, self.average.average if self.average else {})
-        if self.layout.leads and state.facts["frozen_sha256"] != self.base.frozen_sha256:
+        average = self.average.average if self.average else {}
+        self.checkpoints.restore(found, self.parameters, self.optimizer, average)
+        if self.layout.leads and found.facts["frozen_sha256"] != self.base.frozen_sha256:
             raise CheckpointRefused(
                 f"was trained beside other frozen weights than {self.request.model.path} holds now",
                 field=str(self.run.checkpoints),
                 remedy="restore the base model, or move the checkpoints away to start again",
             )
-        log.info("going on from step %d of %d", state.step, self.plan.steps)
-        changed = setup.differences(state.facts["environment"], setup.environment_facts(self.layout))
+        log.info("going on from step %d of %d", found.step, self.plan.steps)
+        changed = setup.differences(found.facts["environment"], setup.environment_facts(self.layout, self.plan))
         if changed:
             log.warning("since the checkpoint: %s; losses agree to 5 digits, bits may differ", "; ".join(changed))
 
     def complete(self) -> None:
         """Take the steps that are left, check, export, and write DONE.json."""
-        self._train()
-        idle = sorted(name for name, parameter in self.parameters.items() if not self.optimizer.state.get(parameter))
-        # Before the last checkpoint: an attempt after a failed check must meet the fault again, not skip past it.
-        self._check_weights(idle)
-        if self.done > self.resumed:
-            self._save()
-        self._export()
+        with self.checkpoints.finished():
+            self._train()
+            idle = self._idle()
+            # Before the last checkpoint: an attempt after a failed check must meet the fault again, not skip past it.
+            self._check_weights(idle)
+            if self.done > self.resumed:
+                self._save()
+            self._export()
         if self.layout.leads:
             write_json(self.run.done, self._result(idle).model_dump())
         wait_for_all(self.layout)
+
+    def _idle(self) -> list[str]:
+        """Weights that no active term ever reached."""
+        idle = [name for name, parameter in self.parameters.items() if not self.optimizer.state.get(parameter)]
+        return lora.idle_weights(idle) if self.plan.lora_rank else sorted(idle)
 
     def _train(self) -> None:
         clock = Clock()
         clock.start()
         for batches in self.data.steps(self.done, self.plan.steps):
             clock.data_arrived()
+            self.checkpoints.check()
             report = self.updater.step(self.done, batches, self.stop.requested)
             self.done += 1
+            if self.plan.best_by != "off":
+                self.scores.append(report.losses.get(self.plan.best_by, report.loss))
             self._note(clock.row(self.done, report, self.plan.images_per_step), report)
             self._look_and_save(report)
             clock.start()
@@ -191,6 +212,7 @@ class Training:
         if report.stop or self.done % self.plan.checkpoint_every_steps == 0:
             self._save()
         if report.stop:
+            self.checkpoints.wait()
             raise Interrupted(
                 f"stopped on request after step {self.done} of {self.plan.steps}; the checkpoint is written",
                 field=str(self.run.path),
@@ -203,18 +225,20 @@ class Training:
             "frozen_sha256": self.base.frozen_sha256,
             "stream_position": self.done * self.plan.images_per_step,
             "seed": self.plan.seed,
-            "environment": setup.environment_facts(self.layout),
+            "environment": setup.environment_facts(self.layout, self.plan),
+            SCORE: sum(self.scores) / len(self.scores) if self.scores else None,
         }
-        average = self.average.average if self.average else {}
-        state = checkpoint.capture(self.done, self.parameters, self.optimizer, average, facts)
+        self.scores = []
         if self.metrics:
             self.metrics.flush()
-            checkpoint.save(self.run.checkpoints, state, self.plan.keep_checkpoints)
+        average = self.average.average if self.average else {}
+        self.checkpoints.save(self.done, self.parameters, self.optimizer, average, facts)
 
     def _check_weights(self, idle: list[str]) -> None:
         """The guards at the end: frozen weights untouched, every trained one changed."""
-        frozen = guards.digests(guards.frozen_tensors(self.adapter.network))
-        trained = guards.digests(self.parameters.items())
+        tensors = guards.frozen_tensors(self.adapter.network)
+        frozen = guards.digests((lora.plain(name), tensor) for name, tensor in tensors)
+        trained = guards.digests(self._trained())
         if self.layout.leads:
             guards.check_frozen(self.base.frozen, frozen)
             guards.check_changed(self.base.trained, trained, idle)
@@ -238,11 +262,17 @@ class Training:
         sync_directory(folder.parent)
 
     def _gathered(self) -> UnifiedModel:
-        """The adapter to save. A sharded network cannot be saved by one rank: its weights go into a fresh base."""
-        if not self._sharded:
+        """The adapter to save. Weights in parts, sharded or with additions beside them, go into a fresh base."""
+        if not self._sharded and not self.plan.lora_rank:
             return self.adapter
-        weights = {name: whole(parameter) for name, parameter in self.parameters.items()}
+        weights = {name: value for name, value in self._trained() if self.layout.leads}
         return setup.base_with(self.request, weights) if self.layout.leads else self.adapter
+
+    def _trained(self) -> Iterator[tuple[str, Tensor]]:
+        """The trained weights as they are exported, one after another; all ranks must take part."""
+        if self.plan.lora_rank:
+            return lora.merged(self.adapter.network)
+        return ((name, whole(parameter)) for name, parameter in self.parameters.items())
 
     def _result(self, idle: list[str]) -> TrainResult:
         final = CheckpointRef(path=str(self.run.final), step=self.done, sha256=sha256_tree(self.run.final))
@@ -253,7 +283,8 @@ class Training:
             resumed_from_step=self.resumed,
             first_losses=_losses(self.rows[0]),
             last_losses=_losses(self.rows[-1]),
-            trained_tensors=len(self.parameters) - len(idle),
+            trained_tensors=len(self.base.trained) - len(idle),
+            best_step=best_step(self.run.checkpoints),
             idle_tensors=idle,
             warnings=self.monitor.warnings,
             leaked_captions=self.data.captions.leaked if self.data.captions else 0,
@@ -271,7 +302,7 @@ def _losses(row: dict[str, float]) -> dict[str, float]:
 
 def _write_pids(run: RunDirectory, layout: Layout) -> None:
     """Who works here, for people and for tests; the lock decides, not this file."""
-    ranks = tell_everyone(os.getpid(), layout)
+    ranks = gather(os.getpid(), layout)
     launcher = os.getppid() if layout.world > 1 else os.getpid()
     if layout.leads:
         write_json(run.pids, {"launcher": launcher, "ranks": ranks})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
 from reca_core.contracts.hashing import canonical_json, sha256_file
-from reca_core.contracts.requests import TrainRequest
+from reca_core.contracts.requests import TrainingPlan, TrainRequest
 from reca_core.data.captions import SHAPEWORLD, Captions, open_captions
 from reca_core.data.feed import Pictures, Prefetch, Share, Split
 from reca_core.data.images import load_verified
@@ -30,7 +30,7 @@ from reca_core.models.load import load_adapter
 from reca_core.models.unified import UnifiedModel
 from reca_core.training import guards
 from reca_core.training.batch import Batch, BatchBuilder, needs_captions
-from reca_core.training.distributed import Layout
+from reca_core.training.distributed import Layout, gather
 from reca_core.training.optimizer import set_trainable, trainable
 from reca_core.training.step import TrainingStep
 
@@ -44,6 +44,11 @@ class Base:
 
     frozen: dict[str, str]
     trained: dict[str, str]
+
+    def with_additions(self, targets: Sequence[str]) -> Base:
+        """The same where only additions to ``targets`` are trained: every tensor is frozen, those change in the end."""
+        everything = self.frozen | self.trained
+        return Base(everything, {name: everything[name] for name in targets if everything})
 
     @property
     def frozen_sha256(self) -> str:
@@ -130,12 +135,21 @@ def check_method(request: TrainRequest, adapter: UnifiedModel, data: Data) -> No
         guards.check_bottleneck(adapter, load_verified(data.builder.pictures.rows[0]))
 
 
-def environment_facts(layout: Layout) -> dict[str, Any]:
+def check_best(plan: TrainingPlan, terms: Iterable[str]) -> None:
+    """Raises BadInput if the best checkpoint is to be chosen by a term that is not active."""
+    choices = ("off", "loss", *terms)
+    if plan.best_by not in choices:
+        raise BadInput(f"no {plan.best_by} loss is computed", field="training.best_by", choices=choices)
+
+
+def environment_facts(layout: Layout, plan: TrainingPlan) -> dict[str, Any]:
     """What can change the last bits of a result without being part of the request: recorded, compared, not hashed."""
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "processes": layout.world,
+        "sharding": plan.sharding if layout.world > 1 else "none",
+        "compile": plan.compile,
         "device": layout.device.type if layout.device.type == "cpu" else torch.cuda.get_device_name(layout.device),
         "threads": torch.get_num_threads(),
     }
@@ -150,20 +164,29 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 class Blame:
     """Finds the samples that make a step not finite, by running each one alone."""
 
-    def __init__(self, step: TrainingStep, builder: BatchBuilder, device: torch.device, sharded: bool) -> None:
-        """Where parameters are sharded a rank cannot run alone: then all positions of its share are named."""
-        self.step, self.builder, self.device, self.sharded = step, builder, device, sharded
+    def __init__(self, step: TrainingStep, builder: BatchBuilder, layout: Layout) -> None:
+        self.step, self.builder, self.layout = step, builder, layout
 
     @torch.no_grad()
     def __call__(self, batches: Sequence[Batch]) -> str:
-        """The positions in the stream and the files at fault."""
-        positions = [position for batch in batches for position in batch.positions]
-        bad = [] if self.sharded else [position for position in positions if not self._finite_alone(position)]
-        if not bad:
+        """The positions in the stream and the files at fault, of all ranks; every rank must call this.
+
+        All ranks try equally many samples, because where parameters are sharded a rank cannot run alone.
+        """
+        mine = [position for batch in batches if batch.weight for position in batch.positions]
+        tries = max(gather(len(mine), self.layout))
+        filler = batches[0].positions[0]
+        alone = [(position, self._finite_alone(position)) for position in [*mine, *[filler] * (tries - len(mine))]]
+        bad = [position for position, finite in alone[: len(mine)] if not finite]
+        files = [str(file) for file in self.builder.files(bad)]
+        everyone = gather((mine, bad, files), self.layout)
+        positions = sorted(position for part in everyone for position in part[0])
+        found = sorted(pair for part in everyone for pair in zip(part[1], part[2], strict=True))
+        if not found:
             return f"samples at stream positions {json.dumps(positions)}; each is finite by itself"
-        files = ", ".join(str(file) for file in self.builder.files(bad))
-        return f"samples at stream positions {json.dumps(bad)}: {files}"
+        named = json.dumps([position for position, _ in found])
+        return f"samples at stream positions {named}: {', '.join(file for _, file in found)}"
 
     def _finite_alone(self, position: int) -> bool:
-        sums = self.step(self.builder(Share((position,), 1.0)).to(self.device))
+        sums = self.step(self.builder(Share((position,), 1.0)).to(self.layout.device))
         return guards.finite([float(part.total) for part in sums.values()])

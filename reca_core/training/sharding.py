@@ -16,29 +16,27 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import register_dataclass
 
 from reca_core.objectives.loss_sum import LossSum
+from reca_core.training.blocks import repeated_blocks
 from reca_core.training.step import TrainingStep
 
 
-def shard(step: TrainingStep, device: str, world: int) -> TrainingStep:
-    """Shard each repeated layer and then the rest, in place; returns ``step``."""
+def shard(step: TrainingStep, device: str, world: int, group: int) -> TrainingStep:
+    """Shard each repeated layer and then the rest, in place; returns ``step``.
+
+    Args:
+        group: processes that share one copy of the parameters; below ``world`` the groups are replicas of each other
+            (hybrid sharding), which keeps the gathering of parameters inside a group.
+    """
     # FSDP2 finds the tensors of an output through pytrees; without this it would not see those inside a LossSum.
     with contextlib.suppress(ValueError):  # already registered by an earlier call in this process
         register_dataclass(LossSum)
-    mesh = init_device_mesh(device, (world,))
+    mesh = init_device_mesh(device, (world // group, group), mesh_dim_names=("replicas", "shards"))
+    if group == world:
+        mesh = mesh["shards"]
     for block in repeated_blocks(step.network):
         fully_shard(block, mesh=mesh)
     fully_shard(step, mesh=mesh)
     return step
-
-
-def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """The layers that stand in a list and that the network declares as indivisible (``_no_split_modules``).
-
-    Both, because a declared module outside a list, such as a codebook, is read past its ``forward``.
-    """
-    names = {name for module in network.modules() for name in (getattr(module, "_no_split_modules", None) or ())}
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    return [layer for layers in lists for layer in layers if type(layer).__name__ in names]
 
 
 @contextlib.contextmanager
@@ -66,4 +64,5 @@ def distributed_like(value: Float[Tensor, "..."], model: Tensor) -> Tensor:
     """``value`` divided as ``model`` is."""
     if not isinstance(model, DTensor):
         return value
-    return distribute_tensor(value, model.device_mesh, model.placements)
+    # Every rank has the value already, so none needs to be sent it.
+    return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)

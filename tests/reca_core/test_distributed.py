@@ -18,8 +18,8 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.training import setup
+from reca_core.training.blocks import repeated_blocks
 from reca_core.training.distributed import Layout
-from reca_core.training.sharding import repeated_blocks
 from tests.reca_core.children import WAIT_SECONDS, launch, start
 from tests.reca_core.training_rig import ALONE, ONE_PROCESS, request, train, write_request
 

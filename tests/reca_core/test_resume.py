@@ -18,7 +18,7 @@ from reca_core.contracts.errors import CheckpointRefused, StageFailed
 from reca_core.contracts.files import read_jsonl, remove_leftovers
 from reca_core.contracts.lifeline import Interrupted, StopRequest
 from reca_core.contracts.requests import LossTerms, TrainRequest
-from reca_core.training import checkpoint
+from reca_core.training import checkpoint, checkpoint_folder
 from reca_core.training.checkpoint import TrainState
 from reca_core.training.run import Training
 from tests.reca_core.training_rig import ONE_PROCESS, request, train, weights
@@ -208,7 +208,7 @@ def test_a_disk_that_fills_up_while_saving_loses_nothing(tmp_path: Path) -> None
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, state(2), keep=2)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    monkeypatch.setattr(checkpoint_folder.shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(StageFailed, match="33 bytes needed, 10 free"):
         checkpoint.save(tmp_path, state(4), keep=2)
 
