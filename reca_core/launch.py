@@ -2,7 +2,8 @@
 
 Started as a child by the control plane, or by hand. It imports nothing heavy until the command is known, ties its life
 to its parent's before it does, and turns errors into exit statuses (``reca_core.contracts.errors``). A training of more
-than one process becomes torchrun's agent: its ranks run this same file, each tied to the agent in turn.
+than one process becomes torchrun's agent: its ranks run this same file, each tied to the agent in turn. With several
+machines every one runs this command; the agents meet, and meet again from the last checkpoint when one was lost.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from reca_core.contracts.errors import (
     BadInput,
     RecaError,
 )
+from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.lifeline import PARENT_VARIABLE, die_with_parent
 from reca_core.contracts.requests import PrepareRequest, SampleRequest, TrainRequest
 
@@ -45,6 +48,11 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 RANK_VARIABLE = "RANK"
 """Set by torchrun for each of its ranks."""
 LOCAL_ADDRESS = "127.0.0.1"
+LOOPBACK = frozenset({"localhost", LOCAL_ADDRESS, "::1"})
+RESTARTS_VARIABLE = "TORCHELASTIC_RESTART_COUNT"
+"""Set by torchrun for each of its ranks: how often this machine's ranks were started again."""
+VERDICT_VARIABLE = "RECA_VERDICT_FILE"
+"""Names a file in which a rank that failed for a reason leaves its status: such a failure is not worth a restart."""
 KNOWN_STATUSES = frozenset({EXIT_BAD_INPUT, EXIT_PREREQUISITE, EXIT_STAGE_FAILED, EXIT_INTERRUPTED})
 
 log = logging.getLogger(LAUNCH_MODULE)
@@ -60,21 +68,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(given) != ARGUMENTS or given[0] not in COMMANDS:
         sys.stderr.write(f"usage: python -m {LAUNCH_MODULE} {{{'|'.join(COMMANDS)}}} REQUEST.json\n")
         return EXIT_BAD_INPUT
+    verdict = _verdict()
+    if verdict and int(os.environ.get(RESTARTS_VARIABLE, "0")):
+        return int(verdict)
     try:
         return _run(given[0], Path(given[1]))
     except RecaError as error:
-        return _fail(str(error), error.exit_code)
+        return _judged(_fail(str(error), error.exit_code))
     except OSError as error:  # a disk that is full or read-only, a file that vanished: the machine's fault, not a bug
         log.info("where it happened", exc_info=error)
-        return _fail(f"a file cannot be read or written: {error}", EXIT_STAGE_FAILED)
+        return _judged(_fail(f"a file cannot be read or written: {error}", EXIT_STAGE_FAILED))
 
 
 def _run(command: str, path: Path) -> int:
     request_class, module = COMMANDS[command]
     request = _read(path, request_class)
-    processes = request.training.processes if isinstance(request, TrainRequest) else 1
-    if processes > 1 and RANK_VARIABLE not in os.environ:
-        return _torchrun(command, path, processes)
+    if isinstance(request, TrainRequest) and RANK_VARIABLE not in os.environ:
+        if request.training.nodes > 1:
+            return _among_machines(command, path, request)
+        if request.training.processes > 1:
+            options = ["--standalone", f"--local-addr={LOCAL_ADDRESS}"]
+            return _torchrun([*options, f"--nproc-per-node={request.training.processes}"], command, path)
     importlib.import_module(module).main(request)
     return EXIT_DONE
 
@@ -87,8 +101,38 @@ def _read(path: Path, request_class: type[Config]) -> Config:
         raise BadInput(f"cannot be read as {request_class.__name__}: {error}", field=str(path)) from error
 
 
-def _torchrun(command: str, path: Path, processes: int) -> int:
-    """Become the agent of ``processes`` ranks; returns the status of the first one that failed, or 0.
+def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
+    """Be one machine's agent. The agents start all ranks anew when a machine was lost and another takes its place.
+
+    Where the machine that hosted the meeting point was lost, the others' agents end and are made again here.
+    """
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    plan = request.training
+    host = plan.rendezvous.rsplit(":", 1)[0]
+    if not host:
+        raise BadInput("machines do not know where to meet", field="training.rendezvous", remedy="HOST:PORT")
+    options = [
+        f"--nnodes={plan.nodes}",
+        f"--nproc-per-node={plan.processes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={plan.rendezvous}",
+        f"--rdzv-id={request_hash(request)}",
+        f"--max-restarts={plan.node_restarts}",
+        *([f"--local-addr={LOCAL_ADDRESS}"] if host in LOOPBACK else []),
+    ]
+    with tempfile.NamedTemporaryFile(prefix="reca-verdict-") as verdict:
+        os.environ[VERDICT_VARIABLE] = verdict.name
+        for attempt in range(plan.node_restarts + 1):
+            try:
+                return _torchrun(options, command, path)
+            except RendezvousError as error:
+                log.warning("attempt %d: the machines lost each other: %s", attempt + 1, error)
+    return _fail(f"the machines did not meet at {plan.rendezvous}; run it again on each", EXIT_STAGE_FAILED)
+
+
+def _torchrun(options: Sequence[str], command: str, path: Path) -> int:
+    """Become the agent of this machine's ranks; returns the status of the first one that failed, or 0.
 
     torchrun ends all ranks when one fails or when this process is asked to end.
     """
@@ -97,7 +141,6 @@ def _torchrun(command: str, path: Path, processes: int) -> int:
     from torch.distributed.run import main as torchrun
 
     os.environ[PARENT_VARIABLE] = str(os.getpid())
-    options = ["--standalone", f"--local-addr={LOCAL_ADDRESS}", f"--nproc-per-node={processes}"]
     try:
         torchrun([*options, "-m", LAUNCH_MODULE, command, str(path)])
     except ChildFailedError as error:
@@ -107,6 +150,20 @@ def _torchrun(command: str, path: Path, processes: int) -> int:
     except SignalException:
         return EXIT_INTERRUPTED
     return EXIT_DONE
+
+
+def _verdict() -> str:
+    """The status that a rank of this machine failed with on purpose; empty where none did."""
+    name = os.environ.get(VERDICT_VARIABLE, "")
+    return Path(name).read_text() if name and Path(name).exists() else ""
+
+
+def _judged(status: int) -> int:
+    """Leave a rank's status for the ranks that torchrun starts in its place."""
+    name = os.environ.get(VERDICT_VARIABLE, "")
+    if name and RANK_VARIABLE in os.environ:
+        Path(name).write_text(str(status))
+    return status
 
 
 def _level() -> int:
