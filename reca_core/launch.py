@@ -51,6 +51,9 @@ LOCAL_ADDRESS = "127.0.0.1"
 LOOPBACK = frozenset({"localhost", LOCAL_ADDRESS, "::1"})
 RESTARTS_VARIABLE = "TORCHELASTIC_RESTART_COUNT"
 """Set by torchrun for each of its ranks: how often this machine's ranks were started again."""
+OWN_STORE_VARIABLE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Makes every meeting say anew where its first rank is. Without it a machine that joins later is never told by a first
+rank that stayed, and both give up after a minute (torch 2.13)."""
 VERDICT_VARIABLE = "RECA_VERDICT_FILE"
 """Names a file in which a rank that failed for a reason leaves its status: such a failure is not worth a restart."""
 KNOWN_STATUSES = frozenset({EXIT_BAD_INPUT, EXIT_PREREQUISITE, EXIT_STAGE_FAILED, EXIT_INTERRUPTED})
@@ -106,6 +109,7 @@ def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
 
     Where the machine that hosted the meeting point was lost, the others' agents end and are made again here.
     """
+    from torch.distributed import DistError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     plan = request.training
@@ -122,11 +126,11 @@ def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
         *([f"--local-addr={LOCAL_ADDRESS}"] if host in LOOPBACK else []),
     ]
     with tempfile.NamedTemporaryFile(prefix="reca-verdict-") as verdict:
-        os.environ[VERDICT_VARIABLE] = verdict.name
+        os.environ |= {VERDICT_VARIABLE: verdict.name, OWN_STORE_VARIABLE: "1"}
         for attempt in range(plan.node_restarts + 1):
             try:
                 return _torchrun(options, command, path)
-            except RendezvousError as error:
+            except (RendezvousError, DistError) as error:
                 log.warning("attempt %d: the machines lost each other: %s", attempt + 1, error)
     return _fail(f"the machines did not meet at {plan.rendezvous}; run it again on each", EXIT_STAGE_FAILED)
 
