@@ -243,3 +243,6 @@ def _stack(commands: argparse._SubParsersAction[Parser], shared: Parser) -> None
     clean.add_argument("--dry-run", action="store_true", help="say what would go and remove nothing")
     doctor = commands.add_parser("doctor", parents=[shared], help="look for what is wrong and say how to mend it")
     doctor.set_defaults(target="deployments.commands.doctor:doctor")
+    doctor.add_argument(
+        "--detector", metavar="FILE", help="instead: is this GenEval's published detector, does it convert and see?"
+    )
