@@ -26,7 +26,7 @@ from reca_core.contracts.errors import (
     EXIT_STAGE_FAILED,
     RecaError,
 )
-from reca_core.contracts.progress import Progress
+from reca_core.contracts.progress import Pace, Progress, plural
 
 STATUS_NAMES = {
     EXIT_DONE: "done",
@@ -58,6 +58,7 @@ class Terminal:
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
         self._done: dict[str, int] = {}
+        self._paces: dict[str, Pace] = {}
 
     def note(self, text: str) -> None:
         """A line for people about what is going on."""
@@ -95,12 +96,13 @@ class Terminal:
             self._tasks.pop(progress.stage, None)
             self._spoken.pop(progress.stage, None)
         self._done[progress.stage] = progress.done
+        speed = self._paces.setdefault(progress.stage, Pace()).see(progress)
         if self.messages.is_terminal:
-            self._bar(progress)
+            self._bar(progress, _detail(progress, speed.partition(",")[0]))  # the bar itself has the time left
         else:
-            self._progress_line(progress)
+            self._progress_line(progress, _detail(progress, speed))
 
-    def _bar(self, progress: Progress) -> None:
+    def _bar(self, progress: Progress, detail: str) -> None:
         if self._bars is None:
             self._bars = _new_bars(self.messages)
             self._bars.start()
@@ -108,15 +110,14 @@ class Terminal:
             label = STAGE_LABELS.get(progress.stage, progress.stage)
             self._tasks[progress.stage] = self._bars.add_task(label, total=progress.total, detail="")
         task = self._tasks[progress.stage]
-        self._bars.update(task, completed=progress.done, total=progress.total, detail=_detail(progress))
+        self._bars.update(task, completed=progress.done, total=progress.total, detail=detail)
 
-    def _progress_line(self, progress: Progress) -> None:
+    def _progress_line(self, progress: Progress, detail: str) -> None:
         now = time.monotonic()
         finished = progress.done >= progress.total
         if not finished and now - self._spoken.get(progress.stage, -LINE_SECONDS) < LINE_SECONDS:
             return
         self._spoken[progress.stage] = now
-        detail = _detail(progress)
         label = STAGE_LABELS.get(progress.stage, progress.stage)
         self.note(f"{label:<12} {progress.done:>6}/{progress.total} {detail}".rstrip())
 
@@ -139,15 +140,10 @@ def _new_bars(console: Console) -> Bars:
     )
 
 
-def _detail(progress: Progress) -> str:
+def _detail(progress: Progress, speed: str) -> str:
     shown = list(progress.metrics.items())[:METRICS_SHOWN]
     values = " ".join(f"{name.removeprefix('train/').replace('_', ' ')} {value:.3g}" for name, value in shown)
-    return f"{plural(progress.unit)} {values}".rstrip()
-
-
-def plural(unit: str) -> str:
-    """More than one step, picture, reply."""
-    return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
+    return " ".join(part for part in (plural(progress.unit), values, speed) if part)
 
 
 def _plain(error: RecaError) -> dict[str, Any]:

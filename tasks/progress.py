@@ -18,7 +18,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
-from reca_core.contracts.progress import Progress
+from reca_core.contracts.progress import Pace, Progress, plural
 
 SERVER_TROUBLE = (httpx.HTTPError, PrefectHTTPStatusError)
 PERCENT = 100.0
@@ -72,20 +72,27 @@ def progress_sink(key: str, description: str) -> Callable[[Progress], None]:
         description: the artifact's caption.
     """
     artifact: list[UUID] = []
+    pace = Pace()
     in_run = TaskRunContext.get() is not None or FlowRunContext.get() is not None
 
     def show(progress: Progress) -> None:
         for listener in _listeners:
             listener.progress(progress)
+        speed = pace.see(progress)
         if in_run:
-            _show_in_prefect(artifact, key, description, progress)
+            _show_in_prefect(artifact, key, f"{description}: {in_words(progress, speed)}", progress)
 
     return show
 
 
-def _show_in_prefect(artifact: list[UUID], key: str, description: str, progress: Progress) -> None:
+def in_words(progress: Progress, speed: str) -> str:
+    """Such as ``12/48 pictures, 2.41 pictures/s, 15 s left``."""
+    done = f"{progress.done}/{progress.total} {plural(progress.unit)}"
+    return f"{done}, {speed}" if speed else done
+
+
+def _show_in_prefect(artifact: list[UUID], key: str, caption: str, progress: Progress) -> None:
     percent = PERCENT * min(progress.done, progress.total) / max(progress.total, 1)
-    caption = f"{description}: {progress.done}/{progress.total} {progress.unit}s"
     try:
         if artifact:
             update_progress_artifact(artifact[0], percent, caption)  # type: ignore[unused-coroutine]
