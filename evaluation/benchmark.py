@@ -186,6 +186,15 @@ class Judge(Protocol):
         ...
 
 
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A judge that can begin to decode pictures before it is asked about them."""
+
+    def look_ahead(self, pictures: Sequence[Path]) -> None:
+        """These come next."""
+        ...
+
+
 @dataclass(frozen=True)
 class PromptPlan:
     """How much of a benchmark is drawn: the part of the evaluation plan that decides the prompts file."""

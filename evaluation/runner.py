@@ -7,6 +7,7 @@ directory has one writer at a time; a second process waits for the first and fin
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from pydantic import ValidationError
 
 from evaluation.aggregate import score_rows
 from evaluation.asking import Asking, windows
-from evaluation.benchmark import Benchmark, Judge, PromptPlan
+from evaluation.benchmark import Benchmark, Judge, LooksAhead, PromptPlan
+from evaluation.helpers import Ahead
 from evaluation.judges.opening import JudgePlace
 from evaluation.records import (
     ARITHMETICS,
@@ -93,6 +95,8 @@ class _Judging:
         self.transcript = Transcript(directory.path / TRANSCRIPT_FILE, self.benchmark)
         self.asking = Asking(self.benchmark, self.judge, self.transcript, stop)
         self.unusable: dict[tuple[str, int], str] = {}
+        helpers = request.judge.decoding_processes if isinstance(self.judge, LooksAhead) else 0
+        self.looks = Ahead(why_not, helpers, key=lambda subject: subject.key)
 
     def run(self) -> JudgeResult:
         """Ask what is open, then write judgments, scores and DONE.json."""
@@ -100,15 +104,21 @@ class _Judging:
             "%s: %d pictures, %d replies already there", self.benchmark.id, len(self.subjects), self.transcript.rows
         )
         done = 0
-        for window in windows(self.subjects, self.judge.batch_size):
-            self._ask(window)
+        parts = list(windows(self.subjects, self.judge.batch_size))
+        for window, following in itertools.zip_longest(parts, parts[1:], fillvalue=[]):
+            self._ask(window, following)
             done += len(window)
             self._progress(done)
+        self.looks.close()
         return self._conclude()
 
-    def _ask(self, window: Sequence[Subject]) -> None:
-        """Ask about those of some pictures that can be looked at."""
-        self.unusable |= {subject.key: reason for subject in window if (reason := why_not(subject))}
+    def _ask(self, window: Sequence[Subject], following: Sequence[Subject]) -> None:
+        """Ask about those of some pictures that can be looked at, while the following ones are being decoded."""
+        reasons = self.looks.results(window)
+        self.looks.expect(following)
+        if isinstance(self.judge, LooksAhead):
+            self.judge.look_ahead([subject.picture for subject in following if subject.picture.is_file()])
+        self.unusable |= {subject.key: reason for subject, reason in zip(window, reasons, strict=True) if reason}
         self.asking.ask([subject for subject in window if subject.key not in self.unusable])
 
     def _conclude(self) -> JudgeResult:

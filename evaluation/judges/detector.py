@@ -60,6 +60,10 @@ class DetectionJudge:
         replies |= zip(others, self._colours_replies([tasks[at] for at in others]), strict=True)
         return [replies[at] for at in range(len(tasks))]
 
+    def look_ahead(self, pictures: Sequence[Path]) -> None:
+        """Begin to decode what will be asked about next."""
+        self._reader.expect(pictures)
+
     def close(self) -> None:
         """End the helpers that decode."""
         self._reader.close()

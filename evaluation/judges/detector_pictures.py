@@ -1,19 +1,16 @@
-"""Pictures for detectors: upright RGB pixels, decoded in processes of their own if wanted."""
+"""Pictures for detectors: upright RGB pixels, decoded in helpers ahead of need, so that the device does not wait."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from evaluation.helpers import Ahead
 from evaluation.subjects import UNDECODABLE
-from reca_core.contracts.lifeline import PARENT_VARIABLE, die_with_parent
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
@@ -41,27 +38,12 @@ def pixels(path: Path) -> Pixels | str:
         return f"{path.name} cannot be decoded: {type(error).__name__}"
 
 
-class PictureReader:
+class PictureReader(Ahead[Path, "Pixels | str"]):
     """Decodes many pictures, in ``processes`` helpers or, with 0, right here."""
 
     def __init__(self, processes: int = 0) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-        if processes:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(processes, context, _tie, (os.getpid(),))
+        super().__init__(pixels, processes)
 
     def read(self, paths: Sequence[Path]) -> list[Pixels | str]:
-        """One array or reason per path, in order."""
-        if self._pool is None:
-            return [pixels(path) for path in paths]
-        return list(self._pool.map(pixels, paths))
-
-    def close(self) -> None:
-        """End the helpers."""
-        if self._pool is not None:
-            self._pool.shutdown()
-
-
-def _tie(parent: int) -> None:
-    os.environ[PARENT_VARIABLE] = str(parent)
-    die_with_parent()
+        """One array or reason per path, in order. Raises StageFailed where a helper is gone."""
+        return self.results(paths)

@@ -54,7 +54,7 @@ class JudgeSettings(Config):
     """As your endpoint charges for what it replies."""
     pictures_per_batch: int = unhashed(8, ge=1, le=1024, title="Pictures per batch")
     """For detector and onnx: looked at together; results do not depend on it."""
-    decoding_processes: int = unhashed(0, ge=0, le=64, title="Decoding processes")
-    """For detector and onnx: 0 decodes in the judge's own process."""
+    decoding_processes: int = unhashed(2, ge=0, le=64, title="Decoding processes")
+    """For detector and onnx: helpers that decode the next pictures meanwhile; 0 decodes in the judge's own process."""
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""

@@ -204,7 +204,9 @@ class NamesByPixel:
 
 
 def judge(detector: PlantedDetector, colours: Any = None, **settings: Any) -> DetectionJudge:
-    return DetectionJudge(detector, IDENTITY, NAMES, colours or NamesByPixel(), JudgeSettings(**settings))
+    return DetectionJudge(
+        detector, IDENTITY, NAMES, colours or NamesByPixel(), JudgeSettings(decoding_processes=0, **settings)
+    )
 
 
 def objects(*labels: str) -> Question:
@@ -249,7 +251,7 @@ def test_a_restarted_judge_finds_the_same_objects_again_for_their_colours(tmp_pa
 
 def test_without_a_classifier_colours_stay_unanswered(tmp_path: Path) -> None:
     picture = save_picture(tmp_path / "a.png")
-    asked = DetectionJudge(PlantedDetector([CUP]), IDENTITY, NAMES, None, JudgeSettings())
+    asked = DetectionJudge(PlantedDetector([CUP]), IDENTITY, NAMES, None, JudgeSettings(decoding_processes=0))
     finding = Finding(label=NAMES[41], box=CUP[1], score=0.9)
     assert asked.answer([task(picture, colours_of(finding))]) == [Reply(error=NO_COLOURS)]
     assert asked.answer([task(picture, objects(NAMES[41]))])[0].findings
