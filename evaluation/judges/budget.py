@@ -17,6 +17,8 @@ PICTURE_TOKENS = 1_500
 REPLY_TOKENS = 1_400
 """What a reply is taken to cost before it is there, where the request sets no limit: GEdit's own limit."""
 PER_MILLION = 1e-6
+MOST_TOKENS = 1_000_000_000
+"""More than any exchange takes: an endpoint that counts higher does not count."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Usage:
         if not isinstance(found, dict):
             return None
         counts = [found.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        whole = [count for count in counts if isinstance(count, int) and not isinstance(count, bool) and count >= 0]
+        whole = [count for count in counts if type(count) is int and 0 <= count <= MOST_TOKENS]
         return cls(whole[0], whole[1]) if len(whole) == len(counts) else None
 
 

@@ -40,7 +40,12 @@ SECRET_LENGTH = 12
 NO_KEY = "unused"
 FINAL = (400, 405, 411, 413, 414, 415, 422)
 """The request itself is refused: this picture or text, not the connection."""
-STOPPING = {401: "no permission", 403: "no permission", 404: "no such model or address"}
+STOPPING = {
+    401: "no permission",
+    402: "the account must be paid",
+    403: "no permission",
+    404: "no such model or address",
+}
 STOPPING_CODES = {"model_not_found": "no such model", "insufficient_quota": "the account's quota is used up"}
 TALKATIVE_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 """At debug level some of them write headers, which hold the key."""

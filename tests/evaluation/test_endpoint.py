@@ -6,7 +6,6 @@ import datetime
 import json
 import logging
 import time
-from collections.abc import Callable
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,28 @@ import pytest
 
 from evaluation.judges import endpoint as endpoints
 from evaluation.judges.endpoint import retry_after
-from evaluation.judges.vlm_endpoint import KEY_VARIABLE, EndpointJudge
+from evaluation.judges.vlm_endpoint import KEY_VARIABLE
 from evaluation.records import Reply
 from reca_core.contracts.errors import EXIT_STAGE_FAILED, StageFailed
-from reca_core.contracts.judging import JudgeSettings
-from tests.evaluation.judging import place, save_picture, task, text_question
-from tests.evaluation.serving import Request, Served, served
+from tests.evaluation.endpoint_asking import (
+    BOMB,
+    TIMEOUT_SECONDS,
+    Handle,
+    ask,
+    closes_at_once,
+    closes_mid_reply,
+    completion,
+    drips,
+    hangs,
+    in_turn,
+    judge,
+    raw,
+    says,
+)
+from tests.evaluation.judging import save_picture, task, text_question
+from tests.evaluation.serving import Request, served
 
 KEY = "sk-secret-0123456789abcdef"
-TIMEOUT_SECONDS = 0.4
-Handle = Callable[[Request], None]
 
 
 @pytest.fixture(autouse=True)
@@ -33,70 +44,9 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "FIRST_PAUSE_SECONDS", 0.01)
 
 
-def completion(text: Any = "Score: 4", **other: Any) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, **other.pop("message", {})}
-    choice = {"index": 0, "finish_reason": "stop", "message": message, **other.pop("choice", {})}
-    usage = {"prompt_tokens": 100, "completion_tokens": 10}
-    return {"id": "1", "object": "chat.completion", "model": "judge-1", "choices": [choice], "usage": usage, **other}
-
-
-def says(value: Any, status: int = 200, **headers: str) -> Handle:
-    content = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return lambda request: request.reply(status, content, **headers)
-
-
-def in_turn(*handles: Handle) -> Handle:
-    """One after another; the last one for ever."""
-    left = list(handles)
-
-    def handle(request: Request) -> None:
-        (left.pop(0) if len(left) > 1 else left[0])(request)
-
-    return handle
-
-
-def hangs(request: Request) -> None:
-    time.sleep(TIMEOUT_SECONDS * 3)
-
-
-def drips(request: Request) -> None:
-    """A byte now and then: no single read takes long, the whole would take for ever."""
-    request.send_response(200)
-    request.send_header("Content-Length", "1000")
-    request.end_headers()
-    for _ in range(30):
-        request.wfile.write(b" ")
-        request.wfile.flush()
-        time.sleep(TIMEOUT_SECONDS / 8)
-
-
-def closes_mid_reply(request: Request) -> None:
-    request.send_response(200)
-    request.send_header("Content-Type", "application/json")
-    request.send_header("Content-Length", "500")
-    request.end_headers()
-    request.wfile.write(b'{"choices": [{"mess')
-    request.close_connection = True
-
-
-def closes_at_once(request: Request) -> None:
-    request.close_connection = True
-
-
-def judge(folder: Path, server: Served, benchmark: str = "imgedit", **settings: Any) -> EndpointJudge:
-    given = {"judge": "openai", "url": f"{server.url}/v1", "model": "judge-1", "attempts": 3, "date": "2026-01-02"}
-    wanted = JudgeSettings.model_validate({**given, "timeout_seconds": TIMEOUT_SECONDS, **settings})
-    return EndpointJudge.open(place(folder, benchmark), wanted)
-
-
 @pytest.fixture
 def pictures(tmp_path: Path) -> tuple[Path, Path]:
     return save_picture(tmp_path / "sample.png"), save_picture(tmp_path / "source.png", "blue")
-
-
-def ask(asked: EndpointJudge, pictures: tuple[Path, Path], count: int = 1) -> list[Reply]:
-    sample, source = pictures
-    return asked.answer([task(sample, text_question(f"rate {i}"), source) for i in range(count)])
 
 
 PASSING: dict[str, tuple[Handle, str]] = {
@@ -122,6 +72,20 @@ PASSING: dict[str, tuple[Handle, str]] = {
     "no message": (says({"choices": [{"text": "4"}]}), "another form at choices.0.message"),
     "nothing said": (says(completion("  \n")), "said nothing"),
     "null said": (says(completion(None)), "said nothing"),
+    "an error with status 200": (says({"error": {"message": "slow down", "code": 429}}), "another form at choices"),
+    "no content": (says(b"", 204), "no JSON"),
+    "letters that are no UTF-8": (says(b'{"choices": [{"message": {"content": "\xff"}}]}'), "no JSON"),
+    "an event stream": (says(b'data: {"choices": []}\n\n'), "no JSON"),
+    "a broken encoding": (
+        lambda request: request.reply(200, b"nonsense", Content_Encoding="gzip"),
+        "the connection failed",
+    ),
+    "a bomb": (lambda request: request.reply(200, BOMB, Content_Encoding="gzip"), "longer than"),
+    "a broken chunk": (
+        lambda request: raw(request, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZ\r\n"),
+        "the connection failed",
+    ),
+    "another protocol": (lambda request: raw(request, b"SSH-2.0-OpenSSH\r\n"), "the connection failed"),
 }
 
 
@@ -146,7 +110,13 @@ def test_a_lasting_fault_is_no_reply_and_is_asked_again_by_the_next_run(
         assert ask(judge(tmp_path, server), pictures) == [Reply(text="Score: 4")]
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+def test_an_address_that_leads_in_circles_is_no_reply(tmp_path: Path, pictures: tuple[Path, Path]) -> None:
+    with served(lambda request: request.reply(307, b"", Location="/v1/round")) as server:
+        (reply,) = ask(judge(tmp_path, server, attempts=1, timeout_seconds=60), pictures)
+    assert "the connection failed" in reply.error
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_no_permission_and_no_model_stop_at_once_and_keep_what_was_answered(
     tmp_path: Path, pictures: tuple[Path, Path], status: int
 ) -> None:
@@ -359,10 +329,13 @@ def test_the_most_dollars_are_never_exceeded(tmp_path: Path, pictures: tuple[Pat
         assert len(server.paths) == 3
 
 
-def test_replies_without_a_count_cost_what_was_expected(tmp_path: Path, pictures: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("counted", [("many", True), (10**400, 1), (-1, 1), (None, None)])
+def test_replies_without_a_count_cost_what_was_expected(
+    tmp_path: Path, pictures: tuple[Path, Path], counted: tuple[Any, Any]
+) -> None:
     upper = (6 + 2 * 1500) * 1e-2 + 1400 * 1e-1
     with (
-        served(says(completion(usage={"prompt_tokens": "many", "completion_tokens": True}))) as server,
+        served(says(completion(usage={"prompt_tokens": counted[0], "completion_tokens": counted[1]}))) as server,
         pytest.raises(StageFailed, match="dollars are spent"),
     ):
         ask(judge(tmp_path, server, max_cost_dollars=1.5 * upper, concurrency=1, **PRICES), pictures, 9)
