@@ -19,6 +19,15 @@ FamilyChoice = Annotated[
 ]
 
 
+def _no_guidance_below_one(value: float) -> float:
+    if 0 < value < 1:
+        raise ValueError(f"{value} would push away from the prompt; choices: 0 (as published), 1 (none) or above")
+    return value
+
+
+GuidanceScale = Annotated[float, AfterValidator(_no_guidance_below_one)]
+
+
 class ModelChoice(Config):
     """Which model to start from."""
 
@@ -140,13 +149,20 @@ class TrainingPlan(Config):
     epsilon: float = Field(1e-8, gt=0, le=1, title="AdamW epsilon")
     """Added to the root of the second moment. Published recipes have 1e-8; BAGEL has 1e-15."""
     weight_decay: float = Field(0.0, ge=0, le=1, title="Weight decay")
-    """Applied to matrices only."""
+    """Applied to matrices only, and not to those that a family leaves out (docs/families.md)."""
     gradient_clip: float = Field(1.0, ge=0, title="Gradient norm limit")
     """0 switches clipping off."""
     drop_text: float = Field(0.1, ge=0, le=1, title="Prompt dropout")
     """How often the instruction is replaced by the family's null form, which classifier-free guidance needs."""
     precision: Literal["float32", "bfloat16"] = Field("float32", title="Precision")
     """Autocast type of the forward pass; weights and reductions stay float32."""
+    understanding_downscale: int = Field(0, ge=0, le=64, title="Smaller understanding picture")
+    """How many times smaller the understanding side sees the picture than it is drawn. 0: as the family was published;
+    Harmon and Show-o's VQ variant can change it."""
+    understanding_picture: Literal["published", "small", "blurred"] = Field("published", title="Understanding picture")
+    """small keeps the smaller picture small, blurred blows it up again; only Show-o's VQ variant has both."""
+    upstream_parity: bool = Field(False, title="Upstream parity")
+    """Repeat the documented slips of the family's published training (docs/families.md). Off: the correct behaviour."""
     ema_decay: float = Field(0.0, ge=0, lt=1, title="EMA decay")
     """0 switches the moving average off; the exported weights are never the average unless asked for."""
     lora_rank: int = Field(0, ge=0, le=4096, title="LoRA rank")
@@ -206,8 +222,16 @@ class SamplingSettings(Config):
 
     model_config = ConfigDict(title="Sampling")
 
-    guidance_scale: float = Field(2.0, ge=1, le=100, title="Guidance scale")
-    """Classifier-free guidance; 1 is none, 2 suits the bundled tiny model, published Janus checkpoints use 5."""
+    guidance_scale: GuidanceScale = Field(0.0, ge=0, le=100, title="Guidance scale")
+    """Classifier-free guidance; 1 is none, 0 is what the model was published with (docs/families.md)."""
+    image_guidance_scale: GuidanceScale = Field(0.0, ge=0, le=100, title="Image guidance scale")
+    """The same for the picture that is edited; 1 is none, 0 is what the model was published with. BAGEL only."""
+    renorm: Literal["published", "global", "channel", "text_channel"] = Field("published", title="Renormalisation")
+    """How guidance is kept from raising the norm: over the whole picture, per token, or per token before the image
+    guidance. BAGEL only."""
+    steps: int = Field(0, ge=0, le=10_000, title="Drawing steps")
+    """Rounds (Show-o, Harmon) or solver steps (OpenUni, BAGEL); 0 is what the model was published with. Janus draws its
+    tokens one by one and has none."""
     temperature: float = Field(1.0, gt=0, le=10, title="Temperature")
     """Of the image tokens."""
     images_per_batch: int = unhashed(64, ge=1, le=4096, title="Pictures per batch")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,13 +52,21 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], plan: TrainingPlan) -> torch.optim.AdamW:
-    """Fused AdamW over two groups: matrices with weight decay, everything else without."""
-    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= MATRIX_DIMENSIONS]
-    vectors = [parameter for parameter in parameters.values() if parameter.ndim < MATRIX_DIMENSIONS]
-    groups = [
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], plan: TrainingPlan, undecayed: tuple[str, ...] = ()
+) -> torch.optim.AdamW:
+    """Fused AdamW over two groups: matrices with weight decay, vectors and what the family leaves out without.
+
+    ``undecayed``: prefixes of names of the latter.
+    """
+    decayed = {
+        name
+        for name, parameter in parameters.items()
+        if parameter.ndim >= MATRIX_DIMENSIONS and not name.startswith(undecayed)
+    }
+    groups: list[dict[str, Any]] = [
+        {"params": [parameters[name] for name in parameters if name in decayed], "weight_decay": plan.weight_decay},
+        {"params": [parameters[name] for name in parameters if name not in decayed], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

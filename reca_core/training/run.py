@@ -27,9 +27,11 @@ from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import CheckpointRef, TrainResult
 from reca_core.contracts.requests import TrainRequest
+from reca_core.models import variants
 from reca_core.models.unified import UnifiedModel
 from reca_core.training import guards, lora, setup
 from reca_core.training.blocks import prepare_blocks
+from reca_core.training.card import write_card
 from reca_core.training.checkpoint_folder import SCORE, Found, best_step
 from reca_core.training.distributed import (
     Layout,
@@ -123,8 +125,9 @@ class Training:
         prepare_blocks(step.network, self.plan)
         module = self.module = wrap(step, self.layout, self.plan)
         self.parameters = trainable(step.network)
-        self.optimizer = make_optimizer(self.parameters, self.plan)
-        self.average = MovingAverage(self.parameters, self.plan.ema_decay) if self.plan.ema_decay else None
+        self.optimizer = make_optimizer(self.parameters, self.plan, variants.undecayed(self.adapter))
+        decay = self.plan.ema_decay or variants.parity_average(self.adapter, self.plan)
+        self.average = MovingAverage(self.parameters, decay) if decay else None
         blame = setup.Blame(step, self.data.builder, self.layout)
         self.updater = Updater(
             module, self.plan, step.weights, self.parameters, self.optimizer, self.average, self.layout, blame
@@ -244,10 +247,13 @@ class Training:
             guards.check_changed(self.base.trained, trained, idle)
 
     def _export(self) -> None:
+        """``final`` holds the weights, or the average where a published slip is to be repeated (variants.py)."""
         self._write_model(self.run.final)
-        if self.average is not None:
-            with self.average.applied():
-                self._write_model(self.run.path / AVERAGE_FOLDER)
+        if self.average is None:
+            return
+        repeats_the_slip = variants.parity_average(self.adapter, self.plan) > 0
+        with self.average.applied():
+            self._write_model(self.run.final if repeats_the_slip else self.run.path / AVERAGE_FOLDER)
 
     def _write_model(self, folder: Path) -> None:
         """The family's own layout, whole or not at all."""
@@ -257,6 +263,7 @@ class Training:
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         adapter.save(temporary)
+        write_card(temporary, self.request, variants.slips(adapter, self.plan))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
         sync_directory(folder.parent)

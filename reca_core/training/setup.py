@@ -28,6 +28,7 @@ from reca_core.data.leaks import Leaks
 from reca_core.data.manifest import read_manifest
 from reca_core.models.load import load_adapter
 from reca_core.models.unified import UnifiedModel
+from reca_core.models.variants import following
 from reca_core.training import guards
 from reca_core.training.batch import Batch, BatchBuilder, needs_captions
 from reca_core.training.distributed import Layout, gather
@@ -71,7 +72,7 @@ class Data:
 
 def load_model(request: TrainRequest, layout: Layout) -> UnifiedModel:
     """The base model, in float32 on its device, with gradients where the stage wants them."""
-    adapter = load_adapter(request.model, str(layout.device))
+    adapter = following(load_adapter(request.model, str(layout.device)), request.training)
     set_trainable(adapter.network, adapter.trainable_names(request.training.stage))
     return adapter
 
@@ -79,7 +80,7 @@ def load_model(request: TrainRequest, layout: Layout) -> UnifiedModel:
 @torch.no_grad()
 def base_with(request: TrainRequest, weights: Mapping[str, Tensor]) -> UnifiedModel:
     """The base model on the CPU with trained weights put in place."""
-    adapter = load_adapter(request.model)
+    adapter = following(load_adapter(request.model), request.training)
     parameters = dict(adapter.network.named_parameters())
     for name, value in weights.items():
         parameters[name].copy_(value)

@@ -10,7 +10,6 @@ Pictures keep their aspect; a batch is packed, and every picture is computed as 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from reca_core.contracts.errors import BadInput
-from reca_core.contracts.requests import SamplingSettings
+from reca_core.contracts.requests import SamplingSettings, TrainingPlan
 from reca_core.draws import KeyedDraws, picture_stream
 from reca_core.models import directory as common
 from reca_core.models.bagel import directory as layout
@@ -31,10 +30,11 @@ from reca_core.models.bagel.network import BagelNetwork
 from reca_core.models.bagel.packing import Item
 from reca_core.models.bagel.patches import patchify
 from reca_core.models.bagel.pictures import AspectTransform, Size, VariedImages, as_pixels, cut
-from reca_core.models.bagel.sampler import Context, Drawer, FlowSettings
+from reca_core.models.bagel.sampler import Context, Drawer, FlowSettings, Renorm
 from reca_core.models.bagel.sequence import LatentTarget, PackedCondition, Words
 from reca_core.models.pictures import to_pictures
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, EditRequest, Images, RedrawRequest, Target
+from reca_core.models.variants import refuse_others
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives.loss_sum import LossSum
 
@@ -60,6 +60,12 @@ class Bagel(nn.Module):
     family = "bagel"
     understanding_space = "SigLIP features"
     target_space = "FLUX autoencoder latents"
+    parity = (
+        "the moving average of the weights was exported, nine tenths of which are the base model after the published "
+        "1000 steps (BAGEL's published conversion)"
+    )
+    parity_average = 0.9999
+    undecayed: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -123,6 +129,11 @@ class Bagel(nn.Module):
         if stage == "base":
             return frozenset(name for name in names if not name.startswith(AUTOENCODER))
         return frozenset(name for name in names if EXPERT in name or name.startswith(GENERATION))
+
+    def following(self, plan: TrainingPlan) -> Bagel:
+        """Nothing in the step differs: upstream's slip is in what it exported (``parity_average``)."""
+        refuse_others(self.family, plan, ("upstream_parity",))
+        return self
 
     # ---- what goes in ------------------------------------------------------------------------------------------
 
@@ -211,24 +222,25 @@ class Bagel(nn.Module):
 
     def generate(self, requests: Sequence[DrawRequest], settings: SamplingSettings) -> Iterator[Image.Image]:
         """Text to image, in order, each picture by itself."""
-        side = self.configuration.pictures.drawn_side
+        side, flow = self.configuration.pictures.drawn_side, self._plain_flow(settings)
         for request in requests:
             prompt = [self.words.item(request.text)]
-            yield self._draw(prompt, (side, side), (request.text, request.seed), self._flow(settings))
+            yield self._draw(prompt, (side, side), (request.text, request.seed), flow)
 
     def reconstruct(self, requests: Sequence[RedrawRequest], settings: SamplingSettings) -> Iterator[Image.Image]:
         """Image to image through the understanding encoder, in order and in each picture's own aspect."""
+        flow = self._plain_flow(settings)
         for request in requests:
             images = self.prepare([request.picture])
             seen = cut(images.understanding, images.understanding_sizes)[0].to(self.device)
             prompt = [Item("vit", pixels=seen), self.words.item(request.template)]
             key = (request.template, request.seed)
-            yield self._draw(prompt, images.target_sizes[0], key, self._flow(settings))
+            yield self._draw(prompt, images.target_sizes[0], key, flow)
 
     def edit(self, requests: Sequence[EditRequest], settings: SamplingSettings) -> Iterator[Image.Image]:
         """Pictures changed as told: both views of the picture, then the instruction; text and image guidance."""
         plan = self.configuration.drawing
-        flow = replace(self._flow(settings), image_guidance=plan.edit_image_guidance, renorm=plan.edit_renorm)
+        flow = self._flow(settings, plan.edit_renorm, settings.image_guidance_scale or plan.edit_image_guidance)
         for request in requests:
             images = self.prepare([request.picture], whole=True)
             clean = cut(images.target, images.target_sizes)[0].to(self.device)
@@ -236,7 +248,12 @@ class Bagel(nn.Module):
             prompt = [Item("vae", pixels=clean), Item("vit", pixels=seen), self.words.item(request.instruction)]
             yield self._draw(prompt, images.target_sizes[0], (request.instruction, request.seed), flow)
 
-    def _flow(self, settings: SamplingSettings) -> FlowSettings:
+    def _plain_flow(self, settings: SamplingSettings) -> FlowSettings:
+        """Without image guidance, which is about a picture that is edited."""
+        refuse_others(self.family, settings, ("steps", "renorm"))
+        return self._flow(settings, self.configuration.drawing.renorm, image_guidance=1.0)
+
+    def _flow(self, settings: SamplingSettings, renorm: Renorm, image_guidance: float) -> FlowSettings:
         """Raises BadInput for a temperature: the path from noise to picture is no random walk."""
         if settings.temperature != NO_TEMPERATURE:
             raise BadInput(
@@ -246,12 +263,12 @@ class Bagel(nn.Module):
             )
         plan = self.configuration.drawing
         return FlowSettings(
-            text_guidance=settings.guidance_scale,
-            image_guidance=1.0,
+            text_guidance=settings.guidance_scale or plan.guidance,
+            image_guidance=image_guidance,
             interval=(plan.lowest_time, plan.highest_time),
-            renorm=plan.renorm,
+            renorm=renorm if settings.renorm == "published" else settings.renorm,
             renorm_minimum=plan.renorm_minimum,
-            times=plan.times,
+            times=settings.steps or plan.times,
             shift=plan.shift,
         )
 

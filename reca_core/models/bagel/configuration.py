@@ -41,8 +41,9 @@ class PicturePlan:
 
 @dataclass(frozen=True)
 class DrawingPlan:
-    """How pictures are drawn; the text guidance comes from the caller (published: 4.0)."""
+    """How pictures are drawn; the defaults are the published settings."""
 
+    guidance: float = 4.0
     times: int = 50
     """Points of time, so one Euler step fewer."""
     shift: float = 3.0

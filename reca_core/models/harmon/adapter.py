@@ -11,7 +11,7 @@ Sources: Harmon, arXiv 2503.21979; MAR, arXiv 2406.11838; RecA sequence: referen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from reca_core.contracts.errors import BadInput
-from reca_core.contracts.requests import SamplingSettings
+from reca_core.contracts.requests import SamplingSettings, TrainingPlan
 from reca_core.draws import KeyedDraws, picture_stream
 from reca_core.models import directory as common
 from reca_core.models.grouping import filled_rows, in_order_by_length
@@ -35,6 +35,7 @@ from reca_core.models.harmon.network import HarmonNetwork, diffusion_rows, scale
 from reca_core.models.harmon.pictures import SquashTransform
 from reca_core.models.pictures import to_pictures
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.variants import refuse_others, rounds_of
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives import next_token
 from reca_core.objectives.gaussian_diffusion import cosine_tables, evenly_spaced
@@ -71,6 +72,12 @@ class Harmon(nn.Module):
     family = "harmon"
     understanding_space = "states of the MAR encoder over KL-16 latents"
     target_space = "KL-16 latents"
+    parity = (
+        "one mask ratio for the whole batch; the newline before the picture merged with the one after it (Harmon's "
+        "published RecA training)"
+    )
+    parity_average = 0.0
+    undecayed = ("mar.diffloss.",)
 
     def __init__(
         self,
@@ -84,6 +91,7 @@ class Harmon(nn.Module):
         self.configuration = configuration
         self.network = network
         self.templates = tuple(templates)
+        self.tokenizer = tokenizer
         self._companions = companions
         self.transform = SquashTransform(configuration.side, configuration.understanding_downscale)
         height, width = configuration.grid
@@ -134,6 +142,17 @@ class Harmon(nn.Module):
         if stage not in STAGES:
             raise BadInput(f"{self.family} has no stage {stage!r}", field="training.stage", choices=tuple(STAGES))
         return frozenset(name for name, _ in self.network.named_parameters() if not name.startswith(STAGES[stage]))
+
+    def following(self, plan: TrainingPlan) -> Harmon:
+        """The same weights with or without upstream's slips, looking at a picture made ``downscale`` times coarser."""
+        refuse_others(self.family, plan, ("upstream_parity", "understanding_downscale"))
+        chosen = replace(
+            self.configuration,
+            upstream_parity=plan.upstream_parity,
+            understanding_downscale=plan.understanding_downscale or self.configuration.understanding_downscale,
+        )
+        chosen.check("training.understanding_downscale")
+        return Harmon(chosen, self.network, self.tokenizer, self.templates, self._companions).eval()
 
     # ---- what goes in ------------------------------------------------------------------------------------------
 
@@ -230,6 +249,7 @@ class Harmon(nn.Module):
         yield from self._draw(rows, settings)
 
     def _draw(self, rows: Sequence[_Row], settings: SamplingSettings) -> Iterator[Image.Image]:
+        refuse_others(self.family, settings, ("steps",))
         yield from in_order_by_length(
             rows,
             length=lambda row: len(row.prompt),
@@ -252,8 +272,8 @@ class Harmon(nn.Module):
             prefix.attention,
             orders.to(self.device),
             self.configuration.grid,
-            rounds=plan.rounds,
-            guidance=settings.guidance_scale,
+            rounds=rounds_of(settings, plan.rounds, self._tokens),
+            guidance=settings.guidance_scale or plan.guidance,
             temperature=settings.temperature,
             linear_guidance=plan.linear_guidance,
             draws=sampler.keyed_draws(

@@ -25,8 +25,9 @@ NOT_SIZES = frozenset({"transformers_version", "architectures", "dtype", "layer_
 
 @dataclass(frozen=True)
 class DrawingPlan:
-    """How pictures are drawn; the defaults are the published settings (guidance 3.0 comes from the caller)."""
+    """How pictures are drawn; the defaults are the published settings."""
 
+    guidance: float = 3.0
     rounds: int = 64
     """Rounds in which tokens appear."""
     head_steps: int = 100

@@ -39,6 +39,7 @@ from reca_core.models.janus.sequence import (
 from reca_core.models.janus.word_tokenizer import word_tokenizer
 from reca_core.models.pictures import to_pictures
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.variants import refuse_others
 from reca_core.objectives import next_token
 from reca_core.objectives.loss_sum import LossSum
 
@@ -51,6 +52,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 DECODER. In "post" the aligner learns with the language model it speaks to; both encoders are frozen."""
 DECODER = ("model.vqmodel.decoder.", "model.vqmodel.post_quant_conv.")
 """What draws pictures from codes. The encoder and the codebook of a tiny model are set, not trained (tiny_start.py)."""
+
+PUBLISHED_GUIDANCE = 5.0
+"""DeepSeek's generation code, for all published sizes."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,13 @@ class Janus(nn.Module):
         ]
         yield from self._draw(rows, settings)
 
+    @property
+    def guidance(self) -> float:
+        """What the checkpoint's generation config says, else what the published checkpoints are drawn with."""
+        return float(getattr(self.network.generation_config, layout.GUIDANCE, None) or PUBLISHED_GUIDANCE)
+
     def _draw(self, rows: Sequence[_Row], settings: SamplingSettings) -> Iterator[Image.Image]:
+        refuse_others(self.family, settings, ())
         yield from in_order_by_length(
             rows,
             length=lambda row: len(row.prompt),
@@ -257,7 +267,7 @@ class Janus(nn.Module):
             embed_rows(self.network, prompts, self.chat.ids, understanding).embeddings,
             embed_rows(self.network, null_prompts(prompts, self.chat.ids), self.chat.ids).embeddings,
             tokens=self.image_tokens,
-            guidance_scale=settings.guidance_scale,
+            guidance_scale=settings.guidance_scale or self.guidance,
             temperature=settings.temperature,
             noise=stream.exponential,
         )

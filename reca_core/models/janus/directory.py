@@ -28,6 +28,8 @@ from reca_core.models.state import read_state
 
 PROCESSOR = "processor_config.json"
 PICTURE_FILES = ("preprocessor_config.json", PROCESSOR)
+GUIDANCE = "guidance_scale"
+"""transformers' name for it in generation_config.json."""
 SYSTEM_PROMPT_SWITCH = "use_default_system_prompt"
 
 
@@ -55,6 +57,7 @@ def read(directory: Path) -> Parts:
     else:
         config, state = JanusConfig.from_pretrained(directory), read_state(directory)
     network = build(config, state, directory)
+    _keep_guidance(network, directory)
     sizes = Sizes.of(config)
     transform = PictureTransform.read(directory, sizes.understanding_side, sizes.target_side)
     tokenizer = read_tokenizer(directory, deepseek)
@@ -94,6 +97,14 @@ def read_tokenizer(directory: Path, deepseek: bool = False) -> PreTrainedTokeniz
     elif (directory / common.OLD_CHAT_TEMPLATE).is_file():
         tokenizer.chat_template = common.read_json(directory / common.OLD_CHAT_TEMPLATE)["chat_template"]
     return tokenizer
+
+
+def _keep_guidance(network: JanusForConditionalGeneration, directory: Path) -> None:
+    """The guidance that the weights are drawn with travels in their generation config, where there is one."""
+    file = directory / common.GENERATION
+    published = common.read_json(file).get(GUIDANCE) if file.is_file() else None
+    if published is not None:
+        setattr(network.generation_config, GUIDANCE, float(published))
 
 
 def record_token_ids(network: JanusForConditionalGeneration, ids: TokenIds) -> None:

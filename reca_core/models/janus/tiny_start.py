@@ -27,6 +27,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from reca_core.contracts.world import VOCABULARY, WORLD_TEMPLATES
 from reca_core.models.janus.adapter import Janus
+from reca_core.models.janus.directory import GUIDANCE
 from reca_core.models.janus.vq import pre_quantised
 from reca_core.models.janus.word_tokenizer import word_tokenizer
 
@@ -44,6 +45,8 @@ SMALLEST_VARIANCE = 1e-8
 KMEANS_ROUNDS = 5
 ZEROED_BRANCHES = ("conv2", "proj_out")
 STRIDED = "downsample"
+TINY_GUIDANCE = 2.0
+"""What suits the tiny model, whose conditional distributions are sharp already."""
 
 
 def tiny_configuration(vocabulary: int) -> JanusConfig:
@@ -97,6 +100,7 @@ def tiny_start(pictures: Sequence[Image.Image], seed: int) -> Janus:
         torch.manual_seed(seed)
         adapter = Janus.from_configuration(tiny_configuration(len(tokenizer)), tokenizer, WORLD_TEMPLATES)
         set_local_encoder(adapter.network.model.vqmodel, adapter.prepare(pictures).target)
+    setattr(adapter.network.generation_config, GUIDANCE, TINY_GUIDANCE)
     return adapter
 
 

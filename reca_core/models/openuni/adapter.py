@@ -34,6 +34,7 @@ from reca_core.models.openuni.network import OpenUniNetwork
 from reca_core.models.openuni.pictures import CropTransform
 from reca_core.models.pictures import to_pictures
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.variants import refuse_others
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives.loss_sum import LossSum
 
@@ -225,6 +226,7 @@ class OpenUni(nn.Module):
 
     def _draw(self, rows: Sequence[_Row], settings: SamplingSettings) -> Iterator[Image.Image]:
         """Raises BadInput for a temperature: the path from noise to picture is no random walk."""
+        refuse_others(self.family, settings, ("steps",))
         if settings.temperature != NO_TEMPERATURE:
             raise BadInput(
                 f"{settings.temperature} has no meaning for OpenUni, which draws along a flow",
@@ -249,8 +251,8 @@ class OpenUni(nn.Module):
             null.expand_as(given),
             filled_rows(noise, MIN_PICTURES),
             plan.scheduler(),
-            steps=plan.steps,
-            guidance=settings.guidance_scale,
+            steps=settings.steps or plan.steps,
+            guidance=settings.guidance_scale or plan.guidance,
         )
         return to_pictures(self.network.decode_latents(latents)[:count])
 

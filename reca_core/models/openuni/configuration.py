@@ -23,8 +23,9 @@ NOT_SIZES = frozenset({"transformers_version", "architectures", "dtype", "layer_
 
 @dataclass(frozen=True)
 class DrawingPlan:
-    """How pictures are drawn; the defaults are the published settings (guidance 4.5 comes from the caller)."""
+    """How pictures are drawn; the defaults are the published settings."""
 
+    guidance: float = 4.5
     steps: int = 20
     flow_shift: float = 3.0
 

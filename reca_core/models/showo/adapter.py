@@ -10,7 +10,7 @@ Sources: Show-o, arXiv 2408.12528; RecA's sequences: reference "reca_recipe", se
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from reca_core.contracts.errors import BadInput
-from reca_core.contracts.requests import SamplingSettings
+from reca_core.contracts.requests import SamplingSettings, TrainingPlan
 from reca_core.draws import KeyedDraws, picture_stream
 from reca_core.models import directory as common
 from reca_core.models.grouping import filled_rows, in_order_by_length
@@ -28,7 +28,7 @@ from reca_core.models.pictures import to_pictures
 from reca_core.models.showo import answering, sampler, smallest
 from reca_core.models.showo import directory as layout
 from reca_core.models.showo.chat import QUESTION, VQ_QUESTION, Wording
-from reca_core.models.showo.configuration import ShowoConfiguration
+from reca_core.models.showo.configuration import ShownPicture, ShowoConfiguration
 from reca_core.models.showo.magvit import autoencoder_terms
 from reca_core.models.showo.network import CLIP_LAYER, ShowoNetwork
 from reca_core.models.showo.pictures import ClipTransform, CodesTransform, PictureTransform
@@ -41,6 +41,7 @@ from reca_core.models.showo.sequence import (
     image_part,
 )
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.variants import refuse_others, rounds_of
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives import masked_token, next_token
 from reca_core.objectives.loss_sum import LossSum
@@ -85,6 +86,12 @@ class Showo(nn.Module):
 
     family = "showo"
     target_space = "MAGVITv2 codes"
+    parity = (
+        "CLIP looked at pictures without its own normalisation, and reconstruction gave no gradient to the projector "
+        "and the word embeddings (Show-o's published RecA training)"
+    )
+    parity_average = 0.0
+    undecayed: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -98,6 +105,7 @@ class Showo(nn.Module):
         self.configuration = configuration
         self.network = network
         self.templates = tuple(templates)
+        self.tokenizer = tokenizer
         self._companions = companions
         clip, vocabulary = configuration.sizes.clip, configuration.sizes.language.vocab_size
         question = QUESTION if clip else VQ_QUESTION
@@ -175,6 +183,19 @@ class Showo(nn.Module):
         return frozenset(
             name for name in names if not name.startswith((*STAGES[stage], *unread_layers(self.configuration)))
         )
+
+    def following(self, plan: TrainingPlan) -> Showo:
+        """The same weights with or without upstream's slips; the VQ variant looking at another picture."""
+        chosen = self.configuration
+        known = ["upstream_parity"]
+        if chosen.sizes.clip is None:
+            known += ["understanding_downscale", "understanding_picture"]
+        refuse_others(self.family, plan, known)
+        blurred = {"small": False, "blurred": True}.get(plan.understanding_picture, chosen.shown.blurred)
+        shown = ShownPicture(plan.understanding_downscale or chosen.shown.downscale, blurred)
+        chosen = replace(chosen, upstream_parity=plan.upstream_parity, shown=shown)
+        chosen.check("training.understanding_downscale")
+        return Showo(chosen, self.network, self.tokenizer, self.templates, self._companions).eval()
 
     # ---- what goes in ------------------------------------------------------------------------------------------
 
@@ -285,6 +306,7 @@ class Showo(nn.Module):
 
     def _draw(self, rows: Sequence[_Row], settings: SamplingSettings) -> Iterator[Image.Image]:
         """Openings have one length, so any rows may share a batch."""
+        refuse_others(self.family, settings, ("steps",))
         for start in range(0, len(rows), settings.images_per_batch):
             yield from self._draw_batch(rows[start : start + settings.images_per_batch], settings)
 
@@ -293,14 +315,15 @@ class Showo(nn.Module):
         """In one pass, beside drawings of no text, which guidance compares with."""
         pictures, texts = [row.picture for row in rows if row.picture is not None], [row.text for row in rows]
         seen = self.understand(self.prepare(pictures)) if pictures else None
+        plan = self.configuration.drawing
         codes = sampler.draw_tokens(
             self.network,
             self._start(self.picture_layout if pictures else self.drawing, texts, seen),
             self._start(self.drawing, [[]] * len(rows)),
             self.special,
             tokens=self.configuration.tokens,
-            rounds=self.configuration.drawing.rounds,
-            guidance_scale=settings.guidance_scale,
+            rounds=rounds_of(settings, plan.rounds, self.configuration.tokens),
+            guidance_scale=settings.guidance_scale or plan.guidance,
             temperature=settings.temperature,
             chance=sampler.KeyedChance(picture_stream([row.key for row in rows], "image tokens")),
         )

@@ -24,8 +24,9 @@ NOT_SIZES = frozenset({"transformers_version", "architectures", "dtype", "_name_
 
 @dataclass(frozen=True)
 class DrawingPlan:
-    """How pictures are drawn. The published guidance 5 is a ``guidance_scale`` of 6 here, and comes from the caller."""
+    """How pictures are drawn. The published guidance is 5 in the form (1 + w) c - w u, so a scale of 6 here."""
 
+    guidance: float = 6.0
     rounds: int = 50
 
 
