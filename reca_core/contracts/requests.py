@@ -101,7 +101,7 @@ class CaptionSource(Config):
     model_config = ConfigDict(title="Captions")
 
     source: str = Field("shapeworld", min_length=1, title="Source")
-    """shapeworld, or a JSON file in LLaVA format (image paths relative to the file)."""
+    """shapeworld, a JSON file in LLaVA format (image paths relative to the file), or home:FILE below the home."""
     rich_fraction: float = Field(0.2, ge=0, le=1, title="Fraction of rich captions")
     """How often a rendered scene's caption also names colours, counts and places; the rest names objects only."""
     described_fraction: float = Field(0.25, ge=0, le=1, title="Fraction of descriptions")
@@ -215,6 +215,32 @@ class TrainingPlan(Config):
     """auto takes a GPU where there is one."""
     seed: int = Field(0, ge=0, title="Seed")
     """Key of every random draw of the training."""
+
+
+class FineTuning(Config):
+    """Supervised fine-tuning on captions before RecA, in the order that the two-stage paper run found the better one.
+
+    Everything that is not here (precision, processes, seed, ...) is as in the training that follows.
+    """
+
+    model_config = ConfigDict(title="Fine-tuning first")
+
+    steps: int = Field(0, ge=0, le=10_000_000, title="Optimizer steps")
+    """0: no fine-tuning; RecA starts from the model as it is."""
+    captions: str = Field("shapeworld", min_length=1, title="Captions")
+    """Pictures with captions to draw: shapeworld, a JSON file in LLaVA format, or home:FILE below the home."""
+    text_to_image: float = Field(1.0, ge=0, le=100, title="Text-to-image weight")
+    """Draw the picture from its caption."""
+    image_to_text: float = Field(0.0, ge=0, le=100, title="Image-to-text weight")
+    """Answer questions about pictures of the same source."""
+    images_per_step: int = Field(64, ge=1, le=1_000_000, title="Pictures per optimizer step")
+    """Global batch, summed over devices and accumulation."""
+    learning_rate: float = Field(1e-5, gt=0, le=1, title="Peak learning rate")
+    """AdamW's rate after warm-up."""
+    warmup_steps: int = Field(0, ge=0, title="Warm-up steps")
+    """Linear ramp from 0."""
+    schedule: Literal["constant", "cosine", "linear"] = Field("cosine", title="Schedule after warm-up")
+    """cosine and linear end at zero on the last step."""
 
 
 class SamplingSettings(Config):
