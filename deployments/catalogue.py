@@ -12,6 +12,7 @@ from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.requests import (
     CaptionSource,
     EvaluationPlan,
+    FineTuning,
     ImageSource,
     LossTerms,
     ModelChoice,
@@ -41,6 +42,7 @@ _POST_TRAINING: dict[str, type[Config]] = {
     "losses": LossTerms,
     "captions": CaptionSource,
     "training": TrainingPlan,
+    "fine_tuning": FineTuning,
 }
 _MEASURING: dict[str, type[Config]] = {
     "sampling": SamplingSettings,

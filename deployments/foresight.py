@@ -21,7 +21,7 @@ from evaluation.prompt_files import prompts_text
 from evaluation.records import CollectRequest, JudgeResult
 from evaluation.registry import numerics_version, open_benchmark
 from reca_core.contracts.base import Record
-from reca_core.contracts.errors import BadInput
+from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash, sha256_file, sha256_text
 from reca_core.contracts.home import Home, RunDirectory
 from reca_core.contracts.judging import JudgeSettings
@@ -30,6 +30,7 @@ from reca_core.contracts.registry import BUNDLED_MODELS
 from reca_core.contracts.requests import (
     CaptionSource,
     EvaluationPlan,
+    FineTuning,
     ImageSource,
     LossTerms,
     ModelChoice,
@@ -87,6 +88,7 @@ class Asked:
     losses: LossTerms = LossTerms()
     captions: CaptionSource = CaptionSource()
     training: TrainingPlan = TrainingPlan()
+    fine_tuning: FineTuning = FineTuning()
     sampling: SamplingSettings = SamplingSettings()
     evaluation: EvaluationPlan = EvaluationPlan()
     judge: JudgeSettings = JudgeSettings()
@@ -118,8 +120,11 @@ class Foresight:
             return [self._prepare(), self._model(), *self._study()]
         if self.flow == "re-evaluate":
             return [step for choice in self._versions() for step in self._measure(choice.source, None)]
-        steps = [self._prepare(), self._model(), self._train(), self._register()]
+        steps = [self._prepare(), *self._captions(), self._model(), *self._fine_tune(), self._train(), self._register()]
         if self.flow == "train-then-evaluate":
+            missing = list(self._unfetched())
+            if missing:
+                return [*steps, *missing, Step("sample, judge, compare, report", "after that", LATER)]
             steps += self._measure("base model", known_model(self.asked.model))
             steps += self._measure("trained model", self._trained())
             steps += [Step("compare", "paired by prompt, with intervals", TO_DO), Step("report", "report.html", TO_DO)]
@@ -127,7 +132,10 @@ class Foresight:
 
     def _prepare(self) -> Step:
         images, done = self.asked.images, self._prepared()
-        source = f"{images.scenes} rendered scenes" if images.source == "shapeworld" else images.source
+        source = f"{images.scenes} rendered scenes" if images.source == plan.RENDERED_CAPTIONS else images.source
+        if images.kind in ("auto", "datasets") and HUB_ID.fullmatch(images.source) and not done:
+            chosen = f", {images.files}" if images.files else ""
+            source = f"{source}{chosen}, downloaded from the hub"
         known = f"; last time {done.pictures} pictures and {done.quarantined} unusable files" if done else ""
         directory = done.directory if done else plan.prepare_request(self.home, images).run_directory
         return Step("prepare", f"{source}{known}; looked at every time", REUSED if done else TO_DO, directory)
@@ -140,39 +148,64 @@ class Foresight:
     def _model(self) -> Step:
         model = known_model(self.asked.model)
         if model is None:
-            return Step("model", f"{self.asked.model.source}, downloaded from the hub", TO_DO)
+            chosen = " ".join(part for part in (self.asked.model.source, self.asked.model.weights) if part)
+            return Step("model", f"{chosen}, downloaded from the hub", TO_DO)
         work = f"{model.name}, family {model.family}, SHA-256 {model.sha256[:HASH_SHOWN]}"
         return Step("model", work, REUSED, model.path)
 
-    def _train_request(self) -> TrainRequest | None:
-        """None while the pictures or the weights are not here."""
-        model, data, asked = known_model(self.asked.model), self._prepared(), self.asked
-        if model is None or data is None:
-            return None
-        leaks = leak_file(self.home, asked.captions, asked.losses, benchmark_data())
-        return plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training, leaks)
+    def _captions(self) -> Iterator[Step]:
+        """Caption files that the run reads: they are the person's to bring."""
+        asked, losses = self.asked, self.asked.losses
+        needed = [asked.captions] if losses.image_to_text + losses.text_to_image + losses.text else []
+        needed += [CaptionSource(source=asked.fine_tuning.captions)] if asked.fine_tuning.steps else []
+        for captions in needed:
+            if captions.source != plan.RENDERED_CAPTIONS:
+                file = Path(plan.placed_captions(self.home, captions).source)
+                there = file.is_file()
+                work = f"{file.name}, {'is there' if there else 'not there yet: bring it before the run'}"
+                yield Step("captions", work, REUSED if there else TO_DO, str(file))
+
+    def _fine_tune(self) -> Iterator[Step]:
+        if self.asked.fine_tuning.steps:
+            losses, captions, training = plan.fine_tuning_parts(self.asked.fine_tuning, self.asked.training)
+            request = self._request(known_model(self.asked.model), losses, captions, training)
+            yield self._training_step("fine-tune", training, request)
 
     def _train(self) -> Step:
-        training, request = self.asked.training, self._train_request()
+        return self._training_step("train", self.asked.training, self._train_request())
+
+    def _training_step(self, stage: str, training: TrainingPlan, request: TrainRequest | None) -> Step:
         seen = training.steps * training.images_per_step
         work = f"{training.steps} optimizer steps of {training.images_per_step} pictures, {seen} in all"
         if request is None:
-            return Step("train", work, LATER)
+            return Step(stage, work, LATER)
         directory = RunDirectory(Path(request.run_directory))
         begun = directory.checkpoints.is_dir() and any(directory.checkpoints.iterdir())
-        state = REUSED if self._trained() else RESUMED if begun else TO_DO
-        return Step("train", work, state, request.run_directory)
+        state = REUSED if trained_by(request) else RESUMED if begun else TO_DO
+        return Step(stage, work, state, request.run_directory)
+
+    def _request(
+        self, model: ResolvedModel | None, losses: LossTerms, captions: CaptionSource, training: TrainingPlan
+    ) -> TrainRequest | None:
+        """None while the pictures or the weights are not here."""
+        data = self._prepared()
+        return self._complete(model, data, losses, captions, training) if model and data else None
+
+    def _train_request(self) -> TrainRequest | None:
+        asked, model = self.asked, known_model(self.asked.model)
+        if asked.fine_tuning.steps:
+            first = self._request(model, *plan.fine_tuning_parts(asked.fine_tuning, asked.training))
+            model = trained_by(first) if first else None
+        return self._request(model, asked.losses, asked.captions, asked.training)
 
     def _trained(self) -> ResolvedModel | None:
         request = self._train_request()
-        done = read_result(RunDirectory(Path(request.run_directory)), TrainResult) if request else None
-        if request is None or done is None or checkpoint_fault(done):
-            return None
-        return request.model.model_copy(update={"path": done.checkpoint.path, "sha256": done.checkpoint.sha256})
+        return trained_by(request) if request else None
 
     def _register(self) -> Step:
         registration, model = self.asked.registration, known_model(self.asked.model)
-        on_the_hub = f"reca-{safe_name(self.asked.model.source.rpartition('/')[2])}"
+        chosen = Path(self.asked.model.weights).stem or self.asked.model.source.rpartition("/")[2]
+        on_the_hub = f"reca-{safe_name(chosen)}"
         name = registration.name or (registered_name(model) if model else on_the_hub)
         alias = f", alias {registration.alias}" if registration.alias else ""
         return Step("register", f"one version of {name}{alias}", TO_DO)
@@ -238,6 +271,15 @@ class Foresight:
             name = full_id(benchmark, self._judge())
             yield name, open_benchmark(name, prompt_plan(self.asked.evaluation), benchmark_data())
 
+    def _unfetched(self) -> Iterator[Step]:
+        """What has to be downloaded before the benchmarks can be opened."""
+        for benchmark in self.asked.evaluation.benchmarks:
+            name = full_id(benchmark, self._judge())
+            try:
+                open_benchmark(name, prompt_plan(self.asked.evaluation), benchmark_data())
+            except PrerequisiteMissing as error:
+                yield Step(f"benchmark {name}", f"{error.fact}; before the run: {error.remedy}", TO_DO)
+
     def _sampled(self, opened: Benchmark, model: ResolvedModel | None) -> tuple[str, str]:
         if model is None:
             return LATER, ""
@@ -293,8 +335,22 @@ class Foresight:
         model = resolve_model(asked.model)
         if self.flow == "study":
             return dict(self._study_hashes(model, data))
-        request = plan.train_request(self.home, model, data, asked.losses, asked.captions, asked.training)
-        return {"train": request_hash(request)}
+        if asked.fine_tuning.steps:
+            parts = plan.fine_tuning_parts(asked.fine_tuning, asked.training)
+            return {"fine-tune": request_hash(self._complete(model, data, *parts))}
+        return {"train": request_hash(self._complete(model, data, asked.losses, asked.captions, asked.training))}
+
+    def _complete(
+        self,
+        model: ResolvedModel,
+        data: PreparedData,
+        losses: LossTerms,
+        captions: CaptionSource,
+        training: TrainingPlan,
+    ) -> TrainRequest:
+        placed = plan.placed_captions(self.home, captions)
+        leaks = leak_file(self.home, placed, losses, benchmark_data())
+        return plan.train_request(self.home, model, data, losses, placed, training, leaks)
 
     def _study_hashes(self, model: ResolvedModel, data: PreparedData) -> Iterator[tuple[str, str]]:
         """Of the first training of every arm; a second stage is known when the first one's weights are."""
@@ -317,6 +373,14 @@ def known_model(choice: ModelChoice) -> ResolvedModel | None:
     """A model that is on this disk; None for a hub id, which a look ahead does not download."""
     on_the_hub = choice.source not in BUNDLED_MODELS and HUB_ID.fullmatch(choice.source) is not None
     return None if on_the_hub else resolve_model(choice)
+
+
+def trained_by(request: TrainRequest) -> ResolvedModel | None:
+    """The weights that a training made, where it has ended and they are as they were."""
+    done = read_result(RunDirectory(Path(request.run_directory)), TrainResult)
+    if done is None or checkpoint_fault(done):
+        return None
+    return request.model.model_copy(update={"path": done.checkpoint.path, "sha256": done.checkpoint.sha256})
 
 
 def read_result(directory: RunDirectory, kind: type[R]) -> R | None:

@@ -28,6 +28,7 @@ from prefect.workers.process import ProcessWorker
 from deployments.automations import automations
 from deployments.stack import LIMIT, POOL, QUEUE
 from deployments.stack_processes import worker_name
+from deployments.stack_recipes import deploy_recipes
 from reca_core.contracts.errors import StageFailed
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
@@ -77,11 +78,13 @@ def _plain(automation: Automation | AutomationCore) -> dict[str, Any]:
 
 
 def deploy() -> None:
-    """Create or update the deployments of prefect.yaml. Raises StageFailed with what Prefect said."""
+    """Create or update all deployments, the recipes too. Raises StageFailed with what Prefect said."""
     words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=DEPLOY_SECONDS, check=False)
     if done.returncode != 0:
         raise StageFailed(f"the deployments were refused: {(done.stdout + done.stderr)[-2000:]}", field="prefect.yaml")
+    with get_client(sync_client=True) as client:
+        deploy_recipes(client)
 
 
 def recover() -> list[str]:

@@ -7,6 +7,7 @@ from prefect import flow
 from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import (
     CaptionSource,
+    FineTuning,
     ImageSource,
     LossTerms,
     ModelChoice,
@@ -14,6 +15,7 @@ from reca_core.contracts.requests import (
     TrainingPlan,
 )
 from tasks.find_model import find_model
+from tasks.fine_tune import fine_tune, start
 from tasks.form import titled
 from tasks.outcome import outcome
 from tasks.prepare import prepare
@@ -31,6 +33,7 @@ def post_train(
     losses: LossTerms = LossTerms(),
     captions: CaptionSource = CaptionSource(),
     training: TrainingPlan = TrainingPlan(),
+    fine_tuning: FineTuning = FineTuning(),
     registration: Registration = Registration(),
 ) -> Outcome:
     """Post-train a model with Reconstruction Alignment and register it.
@@ -41,12 +44,14 @@ def post_train(
         losses: Weights of the loss terms.
         captions: Where captions and questions of the replay terms come from.
         training: How to train.
+        fine_tuning: Fine-tuning on captions before, if any.
         registration: Under which name the trained model is kept.
     """
-    check(images, model, losses, captions, training, registration)
+    check(images, model, losses, captions, training, fine_tuning, registration)
     with pipeline_run("post-train") as run:
         base = find_model(model)
         prepared = prepare(images)
-        trained = train(run, base, prepared.data, losses, captions, training)
+        tuned = fine_tune(run, base, prepared.data, fine_tuning, training)
+        trained = train(run, start(base, tuned), prepared.data, losses, captions, training)
         registered = register(run, trained, registration)
-        return outcome(run, [prepared, trained, registered])
+        return outcome(run, [prepared, *tuned, trained, registered])

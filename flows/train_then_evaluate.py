@@ -9,6 +9,7 @@ from reca_core.contracts.records import Outcome
 from reca_core.contracts.requests import (
     CaptionSource,
     EvaluationPlan,
+    FineTuning,
     ImageSource,
     LossTerms,
     ModelChoice,
@@ -19,6 +20,7 @@ from reca_core.contracts.requests import (
 from tasks.compare import compare
 from tasks.conclude import report
 from tasks.find_model import find_model
+from tasks.fine_tune import fine_tune, start
 from tasks.form import titled
 from tasks.measure import measure
 from tasks.outcome import outcome
@@ -38,6 +40,7 @@ def train_then_evaluate(
     losses: LossTerms = LossTerms(),
     captions: CaptionSource = CaptionSource(),
     training: TrainingPlan = TrainingPlan(),
+    fine_tuning: FineTuning = FineTuning(),
     sampling: SamplingSettings = SamplingSettings(),
     evaluation: EvaluationPlan = EvaluationPlan(),
     judge: JudgeSettings = JudgeSettings(),
@@ -51,16 +54,18 @@ def train_then_evaluate(
         losses: Weights of the loss terms.
         captions: Where captions and questions of the replay terms come from.
         training: How to train.
+        fine_tuning: Fine-tuning on captions before, if any.
         sampling: How pictures are drawn.
         evaluation: What to measure.
         judge: Who judges.
         registration: Under which name the trained model is kept.
     """
-    check(images, model, losses, captions, training, sampling, evaluation, judge, registration)
+    check(images, model, losses, captions, training, fine_tuning, sampling, evaluation, judge, registration)
     with pipeline_run("train-then-evaluate") as run:
         base = find_model(model)
         prepared = prepare(images)
-        trained = train(run, base, prepared.data, losses, captions, training)
+        tuned = fine_tune(run, base, prepared.data, fine_tuning, training)
+        trained = train(run, start(base, tuned), prepared.data, losses, captions, training)
         registered = register(run, trained, registration)
         pairs = [
             compare(
@@ -73,4 +78,4 @@ def train_then_evaluate(
         ]
         noted = note_trained(run, registered, pairs)
         reported = report(run, prepared, trained, registered, pairs, evaluation)
-        return outcome(run, [prepared, trained, registered, *pairs, noted, reported])
+        return outcome(run, [prepared, *tuned, trained, registered, *pairs, noted, reported])

@@ -61,10 +61,11 @@ def report_inputs(
 ) -> ReportInputs:
     """What the page is made from."""
     results = stages_of([prepared, trained, registered, *pairs])
+    base_name = pairs[0].base.model.name if pairs else trained.base.name  # a fine-tuned start is not what is compared
     name = sha256_text(" ".join([trained.request_hash, *(_pair_name(pair) for pair in pairs)]))[:HASH_LENGTH]
     return ReportInputs(
-        title=f"{registered.model.name} against {trained.base.name}",
-        base_name=trained.base.name,
+        title=f"{registered.model.name} against {base_name}",
+        base_name=base_name,
         trained_name=registered.model.name,
         version=registered.model.name,
         benchmarks=tuple(_pair(pair) for pair in pairs),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import reca_core
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
-from reca_core.contracts.hashing import sha256_tree
+from reca_core.contracts.hashing import HASH_LENGTH, sha256_text, sha256_tree
 from reca_core.contracts.home import Home
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.registry import BUNDLED_MODELS, FAMILIES
@@ -26,6 +26,7 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 """What a checkpoint consists of, weights in safetensors."""
 HUB_PICKLES = ["*.bin", "*.pth", "*.ckpt"]
 """Weights of repositories that publish no safetensors; the loaders read them with ``weights_only=True``."""
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt")
 HUB_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
 
 
@@ -45,15 +46,42 @@ def resolve_model(choice: ModelChoice) -> ResolvedModel:
         directory = Path(reca_core.__file__).resolve().parents[1] / BUNDLED_MODELS[source]
         return _resolved(choice, directory, name=source)
     if os.path.isabs(source):
-        return _resolved(choice, Path(source), name=_directory_name(Path(source)))
+        return _resolved(choice, _chosen(choice, Path(source)), name=_name(choice, _directory_name(Path(source))))
     if HUB_ID.fullmatch(source):
         directory = _fetch(choice, current_home())
-        return _resolved(choice, directory, name=source.rpartition("/")[2], revision=directory.name)
+        name = _name(choice, source.rpartition("/")[2])
+        return _resolved(choice, _chosen(choice, directory), name=name, revision=directory.name)
     raise BadInput(
         f"{source!r} is no model",
         field=FIELD,
         choices=(*BUNDLED_MODELS, "/absolute/directory", "OWNER/NAME on the hub", "models:/NAME@ALIAS"),
     )
+
+
+def _name(choice: ModelChoice, name: str) -> str:
+    return Path(choice.weights).stem if choice.weights else name
+
+
+def _chosen(choice: ModelChoice, directory: Path) -> Path:
+    """The directory with one of its weights files alone: a folder of links in the cache, so that nothing is copied.
+
+    Raises BadInput with the choices where there is no such file.
+    """
+    if not choice.weights:
+        return directory
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    weights = {path.relative_to(directory).as_posix() for path in files if path.suffix in WEIGHTS_SUFFIXES}
+    if choice.weights not in weights:
+        raise BadInput(f"{directory} has no {choice.weights}", field="model.weights", choices=sorted(weights))
+    links = current_home().cache / "chosen" / sha256_text(f"{directory} {choice.weights}")[:HASH_LENGTH]
+    for path in files:
+        name = path.relative_to(directory)
+        if name.as_posix() == choice.weights or path.suffix not in WEIGHTS_SUFFIXES:
+            link = links / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(path.resolve())
+    return links
 
 
 def _resolved(choice: ModelChoice, directory: Path, name: str, revision: str = "") -> ResolvedModel:
@@ -114,6 +142,8 @@ def _fetch(choice: ModelChoice, home: Home) -> Path:
         return Path(snapshot_download(choice.source, revision=revision, cache_dir=cache, allow_patterns=patterns))
 
     try:
+        if choice.weights:
+            return fetched([*(name for name in HUB_FILES if name != "*.safetensors"), choice.weights])
         snapshot = fetched(HUB_FILES)
         if not any(snapshot.rglob("*.safetensors")):
             snapshot = fetched(HUB_FILES + HUB_PICKLES)

@@ -17,8 +17,10 @@ from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.registry import family_entry
 from reca_core.contracts.requests import (
+    AT_HOME,
     CaptionSource,
     EvaluationPlan,
+    FineTuning,
     ImageSource,
     LossTerms,
     PrepareRequest,
@@ -31,6 +33,8 @@ from tasks.leaks import RENDERED_CAPTIONS, LeakFile
 
 NO_LEAKS = LeakFile()
 PROMPTS_FILE = "prompts.jsonl"
+AS_PUBLISHED = {"upstream_parity": False, "understanding_downscale": 0, "understanding_picture": "published"}
+"""What varies reconstruction alone: a fine-tuning has none, so it does not depend on it."""
 
 C = TypeVar("C", bound=Config)
 
@@ -68,6 +72,28 @@ def train_request(
         run_directory="",
     )
     return _placed(request, run_directory=str(home.run(request_hash(request)).path))
+
+
+def fine_tuning_parts(fine_tuning: FineTuning, training: TrainingPlan) -> tuple[LossTerms, CaptionSource, TrainingPlan]:
+    """The first stage of a chain as a training of its own; what it does not say is as in the second."""
+    losses = LossTerms(
+        reconstruction=0, image_to_text=fine_tuning.image_to_text, text_to_image=fine_tuning.text_to_image, text=0
+    )
+    own = ("steps", "images_per_step", "learning_rate", "warmup_steps", "schedule")
+    changed = {name: getattr(fine_tuning, name) for name in own}
+    correct = {"schedule_steps": 0, **AS_PUBLISHED}
+    return losses, CaptionSource(source=fine_tuning.captions), training.model_copy(update=changed | correct)
+
+
+def fine_tuned_name(base: ResolvedModel) -> str:
+    """Of the weights between the two stages."""
+    return f"{base.name}-fine-tuned"
+
+
+def placed_captions(home: Home, captions: CaptionSource) -> CaptionSource:
+    """With ``home:FILE`` as the path that it means here."""
+    name = captions.source.removeprefix(AT_HOME)
+    return captions if name == captions.source else captions.model_copy(update={"source": str(home.root / name)})
 
 
 def _captions_sha256(captions: CaptionSource) -> str:

@@ -35,6 +35,7 @@ def train(
     training: TrainingPlan,
 ) -> Trained:
     """The checkpoint of this request, trained now, resumed, or found."""
+    captions = plan.placed_captions(current_home(), captions)
     leaks = leak_file(current_home(), captions, losses, benchmark_data())
     leaks.write()
     request = plan.train_request(current_home(), base, data, losses, captions, training, leaks)

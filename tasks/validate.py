@@ -16,8 +16,10 @@ from reca_core.contracts.base import Config
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.requests import (
+    AT_HOME,
     CaptionSource,
     EvaluationPlan,
+    FineTuning,
     ImageSource,
     LossTerms,
     Registration,
@@ -97,13 +99,15 @@ def _losses(given: Settings) -> Iterator[BadInput]:
 
 
 def _captions(given: Settings) -> Iterator[BadInput]:
-    source = given.of(CaptionSource).source
-    if source != RENDERED and not os.path.isabs(source):
-        yield BadInput(
-            f"{source!r} is neither {RENDERED} nor an absolute path",
-            field="captions.source",
-            choices=(RENDERED, "/absolute/captions.json"),
-        )
+    named = [("captions.source", given.of(CaptionSource).source)]
+    named += [("fine_tuning.captions", given.of(FineTuning).captions)]
+    for field, source in named:
+        if source != RENDERED and not source.startswith(AT_HOME) and not os.path.isabs(source):
+            yield BadInput(
+                f"{source!r} is neither {RENDERED} nor an absolute path",
+                field=field,
+                choices=(RENDERED, "/absolute/captions.json", f"{AT_HOME}captions.json"),
+            )
 
 
 def _training(given: Settings) -> Iterator[BadInput]:
@@ -129,6 +133,18 @@ def _training(given: Settings) -> Iterator[BadInput]:
             remedy=f"at least {world}",
         )
     yield from _layout(training, world)
+
+
+def _fine_tuning(given: Settings) -> Iterator[BadInput]:
+    tuning = given.of(FineTuning)
+    if tuning.steps and tuning.warmup_steps > tuning.steps:
+        yield BadInput(
+            f"{tuning.warmup_steps} steps of warm-up do not fit into {tuning.steps} steps",
+            field="fine_tuning.warmup_steps",
+            remedy=f"at most {tuning.steps}",
+        )
+    if tuning.steps and not tuning.text_to_image + tuning.image_to_text:
+        yield BadInput("every loss of the fine-tuning has weight 0", field="fine_tuning", remedy="or take no step")
 
 
 def _layout(training: TrainingPlan, world: int) -> Iterator[BadInput]:
@@ -264,6 +280,7 @@ RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
     _losses,
     _captions,
     _training,
+    _fine_tuning,
     _evaluation,
     _judge,
     _pictures,

@@ -19,6 +19,10 @@ FamilyChoice = Annotated[
 ]
 
 
+AT_HOME = "home:"
+"""Beginning of a caption source that lies below the home, wherever that is: what deployments can say."""
+
+
 def _no_guidance_below_one(value: float) -> float:
     if 0 < value < 1:
         raise ValueError(f"{value} would push away from the prompt; choices: 0 (as published), 1 (none) or above")
@@ -37,6 +41,8 @@ class ModelChoice(Config):
     """A bundled name (tiny-janus), a directory, a hub id, or a registered version: models:/NAME@ALIAS."""
     revision: str = Field("", title="Hub revision")
     """Commit, tag or branch of a hub id. Empty: main; the commit it stands for is recorded."""
+    weights: str = Field("", title="Weights file")
+    """Which one, where a directory or repository holds the weights of several models. Empty: there is only one."""
     family: FamilyChoice = Field("auto", title="Family")
     """Model family; auto reads it from the checkpoint's config.json."""
 
@@ -56,6 +62,9 @@ class ImageSource(Config):
     """Configuration of a hub data set that has several. Empty: its default."""
     split: str = Field("train", title="Split")
     """Split of a hub or parquet data set."""
+    files: str = Field("", title="Files of a hub data set")
+    """Pattern such as data/part-0*.tar over the repository's paths: only these files, whatever its splits. Empty: the
+    files of the split."""
     image_column: str = Field("image", title="Image column")
     """Column that holds the pictures in a hub or parquet data set."""
     limit: int = Field(0, ge=0, title="At most this many pictures")

@@ -7,6 +7,7 @@ remembered, so that a machine without network can prepare again what it has. Dat
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -34,6 +35,7 @@ from reca_core.data.tables import TABLE_SUFFIXES, check_column, table_part
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT_SECONDS = 20.0
+FILES_SHOWN = 20
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Captions beside the pictures of an image folder repository."""
 UNREACHABLE = (OSError, HTTPError)
@@ -58,6 +60,7 @@ class HubPictures:
         self.found = self._remembered() or self._resolve()
         self.revision = self.found.commit
         self.identity = f"hub {source.source} {self.revision} {source.subset} {source.split} {source.image_column}"
+        self.identity += f" {source.files}" if source.files else ""
 
     def expected(self) -> int:
         """Unknown until the files are here."""
@@ -94,6 +97,8 @@ class HubPictures:
 
     def _resolve(self) -> HubFiles:
         commit = self._commit()
+        if self.source.files:
+            return self._remember(HubFiles(commit=commit, files=self._matching(commit)))
         builder = self._builder(commit)
         by_split = builder.config.data_files or {}
         if self.source.split not in by_split:
@@ -101,8 +106,22 @@ class HubPictures:
             raise BadInput(fact, field="images.split", choices=[str(split) for split in by_split])
         prefix = f"hf://datasets/{self.source.source}@{commit}/"
         names = [str(url).removeprefix(prefix) for url in by_split[self.source.split]]
-        found = HubFiles(commit=commit, files=names)
-        if commit == self.source.revision:
+        return self._remember(HubFiles(commit=commit, files=names))
+
+    def _matching(self, commit: str) -> list[str]:
+        """The repository's files that the person's pattern names. Raises BadInput where there are none."""
+        try:
+            everything = HfApi().list_repo_files(self.source.source, revision=commit, repo_type="dataset")
+        except UNREACHABLE as error:
+            self._unreachable(error, self.source.source)
+        found = sorted(fnmatch.filter(everything, self.source.files))
+        if not found:
+            fact = f"{self.source.source} has no file {self.source.files}"
+            raise BadInput(fact, field="images.files", choices=sorted(everything)[:FILES_SHOWN])
+        return found
+
+    def _remember(self, found: HubFiles) -> HubFiles:
+        if found.commit == self.source.revision:
             atomic_write_text(self._memory, found.model_dump_json(indent=2) + "\n")
         return found
 
@@ -159,7 +178,8 @@ class HubPictures:
 
     @property
     def _memory(self) -> Path:
-        key = sha256_text(f"{self.source.source} {self.source.revision} {self.source.subset} {self.source.split}")
+        asked = (self.source.source, self.source.revision, self.source.subset, self.source.split, self.source.files)
+        key = sha256_text(" ".join(asked).rstrip())
         return self.cache / "resolved" / f"{key}.json"
 
     def _remembered(self) -> HubFiles | None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import importlib
 import inspect
 import typing
+from pathlib import Path
 
 import pytest
 
 from deployments import arguments, recipes
 from deployments.catalogue import FLOWS
+from deployments.foresight import Asked, Foresight
 from deployments.settings import resolve
+from reca_core.contracts.base import Config
 from reca_core.contracts.errors import BadInput
+from reca_core.contracts.home import Home
 from reca_core.contracts.registry import FAMILIES
 from tasks import validate
 
 RENDERED = ("demo", "tiny-study")
 """Recipes that need no files."""
+CARD = ("Source:", "Steps:", "Precision:", "Hardware:", "Cost:", "Expected:")
 
 
 def test_the_grammar_and_the_table_name_the_same_flows() -> None:
@@ -34,20 +39,47 @@ def test_the_table_holds_the_signature_of_the_flow(name: str) -> None:
     assert flow.name == name
 
 
+def parameters_of(name: str) -> dict[str, Config]:
+    return resolve(FLOWS[recipes.flow_of(name)].parameters, recipes.find(name), None, [])
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_a_recipe_is_valid_and_says_source_cost_and_expectation(name: str) -> None:
-    settings = recipes.find(name)
-    parameters = resolve(FLOWS[recipes.flow_of(name)].parameters, settings, None, [])
-    assert set(settings) < set(parameters)
-    absolute = ["captions.source"] if name not in RENDERED else []
-    assert [fault.field for fault in validate.faults(*parameters.values())] == absolute
+def test_a_recipe_is_valid_and_its_card_complete(name: str) -> None:
+    assert validate.faults(*parameters_of(name).values()) == []
     card = recipes.card(name)
-    assert "Expected:" in card
-    assert "Cost:" in card or "see ``janus_1_3b``" in card
+    wanted = ("Source:", "Cost:", "Expected:") if name in RENDERED else CARD
+    assert [heading for heading in wanted if heading not in card] == []
 
 
-def test_recipes_name_registered_families_only() -> None:
-    assert {name.partition("-")[0] for name in recipes.RECIPES} - {"demo", "tiny"} <= set(FAMILIES)
+@pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name != "tiny-study"])
+def test_the_plan_of_a_recipe_needs_neither_weights_nor_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RECA_BENCHMARK_DATA", raising=False)
+    asked = Asked(**parameters_of(name))  # type: ignore[arg-type]
+    steps = {step.stage: step for step in Foresight(Home(tmp_path), "train-then-evaluate", asked).steps()}
+    assert str(asked.training.steps) in steps["train"].work
+    assert asked.images.source in steps["prepare"].work or name == "demo"
+    assert name == "demo" or "downloaded from the hub" in steps["model"].work
+    assert ("fine-tune" in steps) == (name == "harmon-1.5b-plus")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_published_run_has_a_recipe_and_names_a_registered_family() -> None:
+    models = {name: recipes.find(name)["model"] for name in recipes.RECIPES if name not in RENDERED}
+    assert {model.family for model in models.values()} == set(FAMILIES)  # type: ignore[attr-defined]
+    for name, model in models.items():
+        assert name.partition("-")[0] == model.family  # type: ignore[attr-defined]
+
+
+def test_steps_are_optimizer_steps_whatever_upstream_counts() -> None:
+    seen = {}
+    for name in recipes.RECIPES:
+        training = parameters_of(name)["training"]
+        seen[name] = training.steps * training.images_per_step  # type: ignore[attr-defined]
+    assert seen["harmon-1.5b"] == 120_000, "5000 iterations of 48, every other one of reconstruction"
+    assert seen["openuni-b"] == 5000 * 42
+    assert seen["showo-512-clip"] == 5000 * 2 * 5
 
 
 def test_an_unknown_recipe_is_answered_with_the_closest() -> None:

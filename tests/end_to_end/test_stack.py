@@ -107,6 +107,9 @@ def test_the_server_is_furnished(stack: Stack) -> None:
     assert all(automation["enabled"] for automation in found)
     for flow in ("prepare", "post-train", "train-then-evaluate", "evaluate", "re-evaluate"):
         assert stack.deployment(flow)["tags"] == ["resume-auto"]
+    recipe = stack.prefect("GET", "/deployments/name/train-then-evaluate/harmon-1.5b-plus")
+    assert recipe["parameters"]["fine_tuning"]["steps"] > 0
+    assert (recipe["tags"], recipe["enforce_parameter_schema"]) == (["resume-auto"], True)
     assert stack.prefect("GET", "/admin/settings")["server"]["analytics_enabled"] is False
 
 

@@ -25,7 +25,7 @@ FLOWS = {
     "flows.study": "study",
 }
 ORDER = (
-    "images", "model", "versions", "losses", "captions", "training", "sampling", "evaluation", "judge",
+    "images", "model", "versions", "losses", "captions", "training", "fine_tuning", "sampling", "evaluation", "judge",
     "registration", "registry", "promotion", "rollback", "study",
 )  # fmt: skip
 UNDRAWABLE = {"anyOf", "oneOf", "allOf", "const", "discriminator", "patternProperties"}

@@ -14,6 +14,7 @@ from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.requests import (
     CaptionSource,
     EvaluationPlan,
+    FineTuning,
     LossTerms,
     SamplingSettings,
     TrainingPlan,
@@ -79,3 +80,21 @@ def test_samples_and_answers_lie_where_their_hashes_say() -> None:
     )  # fmt: skip
     assert judge.output_directory == f"/home/answers/{request_hash(judge)}"
     assert judge.samples_directory == sample.output_directory
+
+
+def test_fine_tuning_is_a_training_of_its_own_that_does_not_depend_on_how_reconstruction_is_varied() -> None:
+    training = TrainingPlan(steps=9, precision="bfloat16", seed=4, schedule_steps=7)
+    first = FineTuning(steps=5, images_per_step=3, image_to_text=0.5, captions="/captions.json")
+    losses, captions, tuning = plan.fine_tuning_parts(first, training)
+    assert (losses.reconstruction, losses.text_to_image, losses.image_to_text, losses.text) == (0, 1, 0.5, 0)
+    assert captions.source == "/captions.json"
+    assert (tuning.steps, tuning.images_per_step, tuning.precision, tuning.seed) == (5, 3, "bfloat16", 4)
+    varied = training.model_copy(update={"upstream_parity": True, "understanding_downscale": 2, "schedule_steps": 8})
+    assert plan.fine_tuning_parts(first, varied)[2] == tuning
+
+
+def test_captions_below_the_home_are_found_there() -> None:
+    home = Home(Path("/somewhere"))
+    assert plan.placed_captions(home, CaptionSource(source="home:a/b.json")).source == "/somewhere/a/b.json"
+    for source in ("shapeworld", "/a/b.json"):
+        assert plan.placed_captions(home, CaptionSource(source=source)).source == source

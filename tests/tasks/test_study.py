@@ -69,7 +69,7 @@ def test_scenes_for_measuring_and_scenes_twice_are_refused() -> None:
 
 
 def test_the_seeds_of_the_demo_and_of_the_study_are_disjoint_from_those_they_are_judged_on() -> None:
-    demo, full = recipes.demo(), recipes.tiny_study()
+    demo, full = recipes.find("demo"), recipes.find("tiny-study")
     for settings in ({**demo, "study": StudyPlan(repetitions=1)}, full):
         assert validate.faults(*settings.values()) == []
 
