@@ -42,8 +42,8 @@ _POST_TRAINING: dict[str, type[Config]] = {
     "losses": LossTerms,
     "captions": CaptionSource,
     "training": TrainingPlan,
-    "fine_tuning": FineTuning,
 }
+_BEFORE: dict[str, type[Config]] = {"fine_tuning": FineTuning}
 _MEASURING: dict[str, type[Config]] = {
     "sampling": SamplingSettings,
     "evaluation": EvaluationPlan,
@@ -55,11 +55,11 @@ FLOWS: dict[str, FlowEntry] = {
     entry.name: entry
     for entry in (
         FlowEntry("prepare", "flows.prepare:prepare", {"images": ImageSource}),
-        FlowEntry("post-train", "flows.post_train:post_train", _POST_TRAINING | _REGISTERING),
+        FlowEntry("post-train", "flows.post_train:post_train", _POST_TRAINING | _BEFORE | _REGISTERING),
         FlowEntry(
             "train-then-evaluate",
             "flows.train_then_evaluate:train_then_evaluate",
-            _POST_TRAINING | _MEASURING | _REGISTERING,
+            _POST_TRAINING | _BEFORE | _MEASURING | _REGISTERING,
         ),
         FlowEntry("evaluate", "flows.evaluate:evaluate", {"model": ModelChoice} | _MEASURING),
         FlowEntry("study", "flows.study:study", _POST_TRAINING | _MEASURING | {"study": StudyPlan}),
