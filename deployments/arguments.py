@@ -77,7 +77,11 @@ def build() -> Parser:
     _demo(commands.add_parser("demo", parents=[shared], help="train, measure and compare the bundled tiny model"))
     _run(commands.add_parser("run", parents=[shared], help="start any of the flows below, or a recipe", add_help=False))
     for flow, purpose in FLOWS.items():
-        _run_options(commands.add_parser(flow, parents=[shared], help=purpose, add_help=False), flow)
+        parser_of_flow = commands.add_parser(flow, parents=[shared], help=purpose, add_help=False)
+        _run_options(parser_of_flow, flow)
+        if flow == "rollback":
+            parser_of_flow.add_argument("name", metavar="NAME", nargs="?", default="", help="registered model")
+            parser_of_flow.set_defaults(target="deployments.commands.rollback:rollback")
         if "-" in flow:
             _run_options(commands.add_parser(flow.replace("-", "_"), parents=[shared], add_help=False), flow)
     _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))

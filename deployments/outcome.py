@@ -38,6 +38,8 @@ def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
     if not outcome.report:
         for path in outcome.scores:
             terminal.show(score_table(read_table(Path(path), arithmetic), Path(path)))
+    for decision in outcome.decisions:
+        terminal.show(Text(decision, style="bold"))
     for reason in outcome.incomplete:
         terminal.show(Text(f"incomplete: {reason}", style="red"))
     _show_seconds(ended, terminal)

@@ -48,6 +48,11 @@ OF_FLOW: dict[str, Sequence[Shortcut]] = {
     "re-evaluate": MEASURING,
     "train-then-evaluate": (MODEL, *MEASURING),
     "post-train": (MODEL,),
+    "rollback": (
+        Shortcut("--to", "rollback.to", "NUMBER", "version to go back to; otherwise the champion before"),
+        Shortcut("--reason", "rollback.reason", "TEXT", "kept with the version that is taken back"),
+        Shortcut("--alias", "rollback.alias", "ALIAS", "the alias that moves"),
+    ),
 }
 """Flow -> its options; ``reca run FLOW`` takes ``--set`` only."""
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from deployments.environment import Surroundings, enter
 from deployments.stack import (
     PARTS,
@@ -89,8 +91,7 @@ def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     stack_setup.furnish()
     stack_setup.deploy()
     say("work pool, limit, automations and deployments are there")
-    for name in stack_setup.recover():
-        say(f"run {name} was cut off; it goes on")
+    _recover(say)
     _wait(stack, "mlflow", say)
     stack = _begin(stack, "worker", chosen)
     _wait(stack, "worker", say)
@@ -130,10 +131,31 @@ def down(home: Path) -> int:
 
 
 def watch(stack: Stack, chosen: Surroundings, say: Say) -> None:
-    """Stay, and start again whatever dies. Ends only by an interrupt."""
+    """Stay, and start again whatever dies. Ends only by an interrupt.
+
+    A worker is started again once the server answers, after the runs that died with it were put back in the queue.
+    """
     while True:
         for part in PARTS:
-            if find(stack.parts.get(part)) is None:
-                say(f"{part} is gone and is started again; {stack.log(part)} says why it went")
-                stack = _begin(stack, part, chosen)
+            if find(stack.parts.get(part)) is not None:
+                continue
+            if part == "worker" and not part_health(stack, "prefect").answers:
+                continue
+            say(f"{part} is gone and is started again; {stack.log(part)} says why it went")
+            if part == "worker":
+                _recover(say)
+            stack = _begin(stack, part, chosen)
         time.sleep(WATCH_SECONDS)
+
+
+def _recover(say: Say) -> None:
+    """Put runs without a process back in the queue. A server that is away again leaves that to the automations."""
+    from deployments import stack_setup
+
+    try:
+        names = stack_setup.recover()
+    except httpx.HTTPError as error:
+        say(f"runs that were cut off could not be looked for: {error}")
+        return
+    for name in names:
+        say(f"run {name} was cut off; it goes on")

@@ -18,16 +18,16 @@ from reca_core.contracts.world import VOCABULARY
 from reca_core.models.janus.adapter import Janus
 from reca_core.models.janus.smallest import TEMPLATES, smallest_configuration
 from reca_core.models.janus.word_tokenizer import word_tokenizer
-torch.manual_seed(0)
+torch.manual_seed(int(sys.argv[2]))
 tokenizer = word_tokenizer(VOCABULARY)
 Janus.from_configuration(smallest_configuration(len(tokenizer)), tokenizer, TEMPLATES).save(Path(sys.argv[1]))
 """
 POLL_SECONDS = 0.1
 
 
-def save_smallest_janus(directory: Path) -> Path:
+def save_smallest_janus(directory: Path, seed: int = 0) -> Path:
     """Random weights, 0.2 M parameters: every part of the chain runs, in seconds."""
-    command = [sys.executable, "-c", BUILD, str(directory)]
+    command = [sys.executable, "-c", BUILD, str(directory), str(seed)]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return directory
 
