@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import yaml
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.utils.request_utils import JitteredRetry
 from prefect.events.schemas.automations import EventTrigger
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
 from deployments.automations import HEARTBEAT, RESUME_TAG, SILENCE_SECONDS, automations, requeue, zombie
 from deployments.stack import LIMIT, POOL, QUEUE
@@ -12,6 +17,8 @@ from deployments.stack_setup import DEPLOYMENTS
 from reca_core.contracts.errors import BadInput, StageFailed
 from tasks.accelerators import LIMIT_VARIABLE, accelerator
 from tasks.policies import RUN_ATTEMPTS_VARIABLE, check_run_attempts
+
+MLFLOW_OUTAGE_SECONDS = 120.0
 
 
 def environments() -> list[dict[str, str]]:
@@ -66,3 +73,20 @@ def test_without_a_named_limit_nothing_is_asked(monkeypatch: pytest.MonkeyPatch)
     with accelerator():
         entered = True
     assert entered
+
+
+def test_the_mlflow_client_of_a_run_waits_longer_than_two_minutes_for_its_server() -> None:
+    """With the settings that the deployments give it, which leave MLflow's own patience as it is."""
+    for environment in environments():
+        assert not [name for name in environment if name.startswith("MLFLOW_HTTP_")]
+    waited, retry = (
+        0.0,
+        JitteredRetry(
+            total=MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), backoff_factor=MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get()
+        ),
+    )
+    with suppress(MaxRetryError):
+        while True:
+            retry = retry.increment("GET", "/", error=ConnectTimeoutError())
+            waited += retry.get_backoff_time()
+    assert waited > MLFLOW_OUTAGE_SECONDS
