@@ -248,6 +248,8 @@ class JudgeRequest(Config):
     """Bootstrap resamples for the intervals."""
     numerics_version: int
     """Raised by whoever changes a result of this benchmark's rules; part of the identity."""
+    data_revision: str = hashed_when_set("")
+    """Of the benchmark's own files: questions and judge texts may change where prompts do not. Empty: it has none."""
     occasion: str = hashed_when_set("")
     """Empty: what was judged before is the result. Set: the judge is asked anew, and no kept reply of another occasion
     is used; a resumed judging has the same one."""

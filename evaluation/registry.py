@@ -17,6 +17,7 @@ from evaluation.benchmark import Benchmark, BenchmarkCard, Judge, PromptPlan
 from evaluation.judges.opening import JudgePlace
 from evaluation.judges.selection import choice_faults, judge_version, judged_id, open_chosen, settled
 from reca_core.contracts.errors import BadInput
+from reca_core.contracts.hashing import canonical_json, sha256_text
 from reca_core.contracts.judging import JudgeSettings
 
 FIELD = "evaluation.benchmarks"
@@ -161,6 +162,14 @@ def card(benchmark_id: str) -> BenchmarkCard:
     """What a reader of the benchmark's numbers needs to know. Raises BadInput for an unknown benchmark."""
     found: BenchmarkCard = benchmark_class(split_id(benchmark_id)[0]).card
     return found
+
+
+def data_revision(benchmark_id: str) -> str:
+    """Hash over the pinned files behind an id; empty for a rendered world, which has none."""
+    files = () if split_id(benchmark_id)[1] == WORLD else card(benchmark_id).files
+    return (
+        sha256_text(canonical_json(sorted((file.path, file.sha256, file.git_blob) for file in files))) if files else ""
+    )
 
 
 def open_benchmark(benchmark_id: str, plan: PromptPlan, data: Path | None) -> Benchmark:

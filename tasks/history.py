@@ -1,7 +1,7 @@
 """What was measured before: the judgings of one model's pictures in the order of time.
 
 The answers directories are the memory; nothing else is written. Two judgings belong together when weights, prompts,
-sampling, benchmark id, judge and protocol are the same. Hash of the judge's weights, date and address may differ: that
+sampling, benchmark and its revision, judge and protocol are the same. Hash of the judge's weights, date and address may differ: that
 is the change which is looked for.
 """
 
@@ -50,7 +50,7 @@ def _subject(answers: RunDirectory) -> tuple[str, ...] | None:
         return None
     judge = request_hash(judging.judge.model_copy(update=CHANGES_UNNOTICED))
     drawn = (sampling.model.sha256, sampling.task, request_hash(sampling.sampling))
-    return (judging.benchmark, judging.prompts_sha256, judge, *drawn)
+    return (judging.benchmark, judging.data_revision, judging.prompts_sha256, judge, *drawn)
 
 
 def _complete(done: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from evaluation.records import CollectRequest, JudgeRequest
+from evaluation.registry import data_revision
 from reca_core.contracts.base import Config
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash, sha256_file
@@ -171,6 +172,7 @@ def judge_request(
         judge=judge,
         resamples=evaluation.resamples,
         numerics_version=numerics_version,
+        data_revision=data_revision(benchmark),
         occasion=occasion,
         prompts_file=str(samples.path / PROMPTS_FILE),
         samples_directory=str(samples.path),

@@ -38,10 +38,10 @@ from tests.end_to_end.test_servers import (
 )
 from tests.end_to_end.test_stack import reca
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 
-UP_SECONDS = 240.0
-RUN_SECONDS = 240.0
+UP_SECONDS = 480.0
+RUN_SECONDS = 420.0
 NAME = "somebody-elses"
 TINY = Path(reca_core.__file__).resolve().parents[1] / BUNDLED_MODELS["tiny-janus"]
 EVALUATION = {"prompts_per_tag": 4, "pictures_per_prompt": 1}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.records import JudgeRequest
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
-from reca_core.contracts.hashing import request_hash
+from reca_core.contracts.hashing import hashed_part, request_hash
 from reca_core.contracts.home import Home, RunDirectory
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import PreparedData, ResolvedModel
@@ -98,3 +99,35 @@ def test_captions_below_the_home_are_found_there() -> None:
     assert plan.placed_captions(home, CaptionSource(source="home:a/b.json")).source == "/somewhere/a/b.json"
     for source in ("shapeworld", "/a/b.json"):
         assert plan.placed_captions(home, CaptionSource(source=source)).source == source
+
+
+def judging(benchmark: str = "geneval.shapeworld", occasion: str = "", judge: JudgeSettings = JudgeSettings()) -> str:
+    samples = RunDirectory(Path("/home/samples/s"))
+    request = plan.judge_request(
+        Home(Path("/home")), benchmark, 1, samples, "p" * 64, "s" * 64, EvaluationPlan(), judge, "", occasion
+    )
+    return request_hash(request)
+
+
+def test_a_judging_is_known_by_benchmark_revision_judge_protocol_and_occasion(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = judging()
+    assert judging() == plain
+    assert judging(judge=JudgeSettings(concurrency=2, timeout_seconds=7)) == plain
+    assert judging(judge=JudgeSettings(protocol="published")) != plain
+    assert judging(judge=JudgeSettings(weights_sha256="w")) != plain
+    assert len({plain, judging(occasion="tonight"), judging(occasion="tomorrow")}) == 3
+    before = judging("dpg")
+    monkeypatch.setattr(plan, "data_revision", lambda benchmark: "another")
+    assert judging("dpg") != before
+
+
+def test_fields_that_came_later_leave_the_names_of_older_results_as_they_are() -> None:
+    """The hash of a judging of the rendered world from before ``data_revision`` and ``occasion`` existed."""
+    request = JudgeRequest(
+        benchmark="geneval.shapeworld", prompts_sha256="p", samples_sha256="s", numerics_version=1, prompts_file="",
+        samples_directory="", output_directory="",
+    )  # fmt: skip
+    part = hashed_part(request)
+    assert "occasion" not in part
+    assert "data_revision" not in part
+    assert hashed_part(request.model_copy(update={"occasion": "x"}))["occasion"] == "x"
