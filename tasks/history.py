@@ -1,8 +1,8 @@
 """What was measured before: the judgings of one model's pictures in the order of time.
 
 The answers directories are the memory; nothing else is written. Two judgings belong together when weights, prompts,
-sampling, benchmark and its revision, judge and protocol are the same. Hash of the judge's weights, date and address may differ: that
-is the change which is looked for.
+sampling, benchmark and its revision, judge and protocol are the same. Hash of the judge's weights, date and address may
+differ: that is the change which is looked for.
 """
 
 from __future__ import annotations
