@@ -84,7 +84,7 @@ def register_outside(stack: Stack, folder: Path, number: int) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(stack.mlflow, stack.mlflow)
-    made = client.create_logged_model("1", f"outside-{number}")
+    made = client.create_logged_model("0", f"outside-{number}")
     client.log_model_artifacts(made.model_id, str(folder))
     client.finalize_logged_model(made.model_id, "READY")
     if number == 1:
