@@ -48,7 +48,7 @@ from tasks.find_model import addresses
 from tasks.home import benchmark_data
 from tasks.judge import answers_fault, unanswered
 from tasks.judging import full_id, settled
-from tasks.leaks import leak_file
+from tasks.leaks import RENDERED_CAPTIONS, leak_file
 from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
@@ -132,7 +132,7 @@ class Foresight:
 
     def _prepare(self) -> Step:
         images, done = self.asked.images, self._prepared()
-        source = f"{images.scenes} rendered scenes" if images.source == plan.RENDERED_CAPTIONS else images.source
+        source = f"{images.scenes} rendered scenes" if images.source == RENDERED_CAPTIONS else images.source
         if images.kind in ("auto", "datasets") and HUB_ID.fullmatch(images.source) and not done:
             chosen = f", {images.files}" if images.files else ""
             source = f"{source}{chosen}, downloaded from the hub"
@@ -159,7 +159,7 @@ class Foresight:
         needed = [asked.captions] if losses.image_to_text + losses.text_to_image + losses.text else []
         needed += [CaptionSource(source=asked.fine_tuning.captions)] if asked.fine_tuning.steps else []
         for captions in needed:
-            if captions.source != plan.RENDERED_CAPTIONS:
+            if captions.source != RENDERED_CAPTIONS:
                 file = Path(plan.placed_captions(self.home, captions).source)
                 there = file.is_file()
                 work = f"{file.name}, {'is there' if there else 'not there yet: bring it before the run'}"

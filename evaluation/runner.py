@@ -7,7 +7,6 @@ directory has one writer at a time; a second process waits for the first and fin
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -105,8 +104,8 @@ class _Judging:
         )
         done = 0
         parts = list(windows(self.subjects, self.judge.batch_size))
-        for window, following in itertools.zip_longest(parts, parts[1:], fillvalue=[]):
-            self._ask(window, following)
+        for number, window in enumerate(parts):
+            self._ask(window, parts[number + 1] if number + 1 < len(parts) else [])
             done += len(window)
             self._progress(done)
         self.looks.close()
