@@ -103,6 +103,9 @@ def _shared_options() -> Parser:
     group.add_argument("--prefect-url", metavar="URL", help="use this Prefect server (RECA_PREFECT_API_URL)")
     group.add_argument("--benchmark-data", metavar="DIR", help="the benchmarks' own files (RECA_BENCHMARK_DATA)")
     group.add_argument("--mlflow-uri", metavar="URI", help="use this MLflow store (RECA_MLFLOW_TRACKING_URI)")
+    group.add_argument(
+        "--auth", metavar="FILE", help="user:password of both servers, mode 0600; reca up turns it on (RECA_AUTH_FILE)"
+    )
     return shared
 
 

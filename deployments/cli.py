@@ -40,7 +40,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _with_defaults(options: Namespace) -> Namespace:
-    typed = dict.fromkeys(("home", "prefect_url", "mlflow_uri", "benchmark_data"), "")
+    typed = dict.fromkeys(("home", "prefect_url", "mlflow_uri", "benchmark_data", "auth"), "")
     return Namespace(**({"as_json": False, "verbose": False} | typed | vars(options)))
 
 
@@ -59,7 +59,7 @@ def _run(options: Namespace) -> int:
     terminal = Terminal(as_json=options.as_json)
     try:
         here = Path.cwd()
-        wishes = Wishes(options.home, options.prefect_url, options.mlflow_uri, options.benchmark_data)
+        wishes = Wishes(options.home, options.prefect_url, options.mlflow_uri, options.benchmark_data, options.auth)
         chosen = decide(wishes, os.environ, here)
         return _command(options.target)(options, Context(terminal, chosen, here, verbose=options.verbose))
     except RecaError as error:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deployments.auth import Credentials, chosen_file, read_credentials
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.home import DEFAULT_HOME, HOME_VARIABLE, Home
 
@@ -59,6 +60,7 @@ class Wishes:
     prefect_url: str = ""
     mlflow_uri: str = ""
     benchmark_data: str = ""
+    auth: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class Surroundings:
     """Tracking store: an address that was asked for, or sqlite below the home."""
     benchmark_data: str
     """Absolute folder with the benchmarks' own files; empty: rendered worlds only, or what the cache holds."""
+    auth: str = ""
+    """Absolute path of the file with user and password of the servers; empty: they do not ask."""
+    credentials: Credentials | None = field(default=None, repr=False)
+    """What that file holds."""
 
     @property
     def embedded(self) -> bool:
@@ -80,7 +86,10 @@ class Surroundings:
 
 
 def decide(wishes: Wishes, environment: Mapping[str, str], here: Path) -> Surroundings:
-    """Option, else variable, else default. Pure. Raises BadInput for an address that cannot be one."""
+    """Option, else variable, else default. Reads nothing but the auth file, where one is named.
+
+    Raises BadInput for an address that cannot be one, and what ``read_credentials`` raises.
+    """
     home = Home(_absolute(wishes.home or environment.get(HOME_VARIABLE) or DEFAULT_HOME, here))
     _check_home(home.root)
     prefect = wishes.prefect_url or environment.get(PREFECT_URL_VARIABLE, "")
@@ -88,7 +97,15 @@ def decide(wishes: Wishes, environment: Mapping[str, str], here: Path) -> Surrou
         _check_url(prefect, "--prefect-url", "http://127.0.0.1:4200/api")
     mlflow = wishes.mlflow_uri or environment.get(MLFLOW_URI_VARIABLE) or f"sqlite:///{home.mlflow / 'mlflow.db'}"
     data = wishes.benchmark_data or environment.get(BENCHMARK_DATA_VARIABLE, "")
-    return Surroundings(home, prefect, mlflow, str(_absolute(data, here)) if data else "")
+    auth = chosen_file(wishes.auth, environment, here)
+    return Surroundings(
+        home,
+        prefect,
+        mlflow,
+        str(_absolute(data, here)) if data else "",
+        auth=str(auth or ""),
+        credentials=read_credentials(auth) if auth else None,
+    )
 
 
 def _absolute(typed: str, here: Path) -> Path:
@@ -119,7 +136,18 @@ def variables(chosen: Surroundings, environment: Mapping[str, str]) -> dict[str,
         kept["PREFECT_API_URL"] = chosen.prefect_url
     if chosen.mlflow_uri.startswith("http"):
         kept |= {name: environment[name] for name in MLFLOW_CREDENTIALS if name in environment}
-    return kept | NO_TELEMETRY | QUIET | _ours(chosen)
+    return kept | _login(chosen) | NO_TELEMETRY | QUIET | _ours(chosen)
+
+
+def _login(chosen: Surroundings) -> dict[str, str]:
+    """User and password, each only where its server is one that was named."""
+    if chosen.credentials is None:
+        return {}
+    named = {"PREFECT_": not chosen.embedded, "MLFLOW_": chosen.mlflow_uri.startswith("http")}
+    everything = chosen.credentials.for_clients().items()
+    return {
+        name: value for name, value in everything if any(named[prefix] and name.startswith(prefix) for prefix in named)
+    }
 
 
 def _ours(chosen: Surroundings) -> dict[str, str]:

@@ -16,8 +16,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from deployments.auth import Credentials, read_credentials
 from deployments.environment import Surroundings, variables
 from deployments.stack_database import mlflow_database, prefect_database
+from deployments.stack_users import user_settings
 from reca_core.contracts.base import Record
 from reca_core.contracts.files import atomic_write_text
 
@@ -31,6 +33,9 @@ HOME_MARK, PART_MARK = "RECA_STACK_HOME", "RECA_STACK_PART"
 """Variables that every process of a stack carries, its runs and their children too: by them ``down`` finds orphans."""
 EVERYWHERE = ("0.0.0.0", "::", "")
 """Hosts to listen on that are no address to call."""
+
+FOR_CLIENTS = ("MLFLOW_TRACKING_", "MLFLOW_REGISTRY_", "PREFECT_API_AUTH_STRING")
+"""Settings of who calls a server; the MLflow server calls none."""
 
 QUICK = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -60,6 +65,8 @@ class Stack(Record):
     mlflow_port: int
     database: str = ""
     """``postgresql://user@host:port/`` without database and password; empty: sqlite below the home."""
+    auth: str = ""
+    """Absolute path of the file with user and password; empty: nobody is asked."""
     parts: dict[str, PartRecord] = {}
 
     @property
@@ -91,9 +98,19 @@ class Stack(Record):
         """Output of one part, all starts one after another."""
         return self.folder / f"{part}.log"
 
+    def credentials(self) -> Credentials | None:
+        """User and password, read anew. Raises what ``read_credentials`` raises."""
+        return read_credentials(Path(self.auth)) if self.auth else None
+
+    def login(self) -> tuple[str, str] | None:
+        """The same for HTTP basic authentication."""
+        found = self.credentials()
+        return found.pair if found else None
+
     def surroundings(self, chosen: Surroundings) -> Surroundings:
         """The same place, with this stack's servers."""
-        return replace(chosen, prefect_url=self.api, mlflow_uri=self.mlflow)
+        found = (chosen.credentials if chosen.auth == self.auth else None) or self.credentials()
+        return replace(chosen, prefect_url=self.api, mlflow_uri=self.mlflow, auth=self.auth, credentials=found)
 
 
 def stack_folder(home: Path) -> Path:
@@ -141,7 +158,8 @@ def command(stack: Stack, part: PartName, worker_name: str, python: str) -> list
         return [python, "-m", "prefect", "server", "start", "--host", stack.host, "--port", port]
     if part == "mlflow":
         port = str(stack.mlflow_port)
-        return [python, "-m", "mlflow", "server", "--host", stack.host, "--port", port, "--workers", "1"]
+        words = [python, "-m", "mlflow", "server", "--host", stack.host, "--port", port, "--workers", "1"]
+        return words + (["--app-name", "basic-auth"] if stack.auth else [])
     return [python, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", worker_name]
 
 
@@ -154,10 +172,13 @@ def part_environment(
     base["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = prefect_database(stack.database, mine.home)
     if stack.host in EVERYWHERE:
         base["PREFECT_SERVER_UI_API_URL"] = "/api"  # a browser elsewhere must not be sent to its own 127.0.0.1
+    if mine.credentials and part == "prefect":
+        base["PREFECT_SERVER_API_AUTH_STRING"] = base["PREFECT_API_AUTH_STRING"]
     if part == "mlflow":
         base |= _mlflow_settings(stack, mine, environment)
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-            del base[name]
+        if mine.credentials:
+            base |= user_settings(stack.folder, mine.credentials)
+        base = {name: value for name, value in base.items() if not name.startswith(FOR_CLIENTS)}
     return base
 
 

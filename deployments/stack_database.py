@@ -15,6 +15,8 @@ from reca_core.contracts.home import Home
 
 DATABASES = {"prefect": "reca_prefect", "mlflow": "reca_mlflow"}
 """Server -> name of its database."""
+USERS = "reca_mlflow_users"
+"""MLflow's users, where ``--auth`` is on: a third database for the same reason."""
 MAINTENANCE = "postgres"
 """The database that every PostgreSQL server has, to connect to before ours exist."""
 CONNECT_SECONDS = 10
@@ -61,12 +63,22 @@ def mlflow_database(address: str, home: Home) -> str:
     return _with_driver(address, "psycopg2") + DATABASES["mlflow"]
 
 
+def users_database(address: str, home: Home) -> str:
+    """Where MLflow keeps its users."""
+    if not address:
+        return f"sqlite:///{home.mlflow / 'users.db'}"
+    return _with_driver(address, "psycopg2") + USERS
+
+
 def _with_driver(address: str, driver: str) -> str:
     return address.replace("postgresql://", f"postgresql+{driver}://", 1)
 
 
-def ensure_databases(address: str) -> list[str]:
+def ensure_databases(address: str, *, users: bool = False) -> list[str]:
     """Create the databases that are not there; returns their names.
+
+    Args:
+        users: also the one of MLflow's users.
 
     Raises PrerequisiteMissing where the driver or the server is missing, or the user may not.
     """
@@ -79,6 +91,7 @@ def ensure_databases(address: str) -> list[str]:
             "psycopg2 is not installed", field="--database", remedy="pip install 'reca-pipeline[postgres]'"
         ) from error
     parts = urlsplit(address)
+    wanted = {*DATABASES.values(), *([USERS] if users else [])}
     try:
         connection = psycopg2.connect(
             host=parts.hostname,
@@ -91,7 +104,7 @@ def ensure_databases(address: str) -> list[str]:
             connection.autocommit = True  # CREATE DATABASE runs in no transaction
             with connection.cursor() as cursor:
                 cursor.execute("SELECT datname FROM pg_database")
-                missing = sorted(set(DATABASES.values()) - {name for (name,) in cursor.fetchall()})
+                missing = sorted(wanted - {name for (name,) in cursor.fetchall()})
                 for name in missing:
                     cursor.execute(f"CREATE DATABASE {name}")
         finally:

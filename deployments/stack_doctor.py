@@ -25,6 +25,7 @@ from deployments.environment import Surroundings
 from deployments.stack import POOL, Stack, read_stack
 from deployments.stack_health import ANSWER_SECONDS, health
 from deployments.stack_processes import marked
+from reca_core.contracts.errors import RecaError
 from reca_core.contracts.home import HOME_VARIABLE
 
 DISTRIBUTION = "reca-pipeline"
@@ -108,9 +109,10 @@ def _ask(stack: Stack | None, path: str, body: Mapping[str, Any]) -> list[dict[s
     if stack is None or not stack.parts:
         return None
     try:
-        reply = httpx.post(f"{stack.api}{path}", json=body, timeout=ANSWER_SECONDS, trust_env=False)
+        address = f"{stack.api}{path}"
+        reply = httpx.post(address, json=body, timeout=ANSWER_SECONDS, trust_env=False, auth=stack.login())
         reply.raise_for_status()
-    except httpx.HTTPError:
+    except (httpx.HTTPError, RecaError):
         return None
     found: list[dict[str, Any]] = reply.json()
     return found

@@ -10,6 +10,7 @@ import httpx
 
 from deployments.stack import PARTS, POOL, PartName, Stack, read_stack
 from deployments.stack_processes import find, worker_name
+from reca_core.contracts.errors import RecaError
 
 ANSWER_SECONDS = 5.0
 
@@ -55,9 +56,12 @@ def _server_fault(stack: Stack, part: PartName) -> str:
 
 def _worker_fault(stack: Stack) -> str:
     """A worker has no address; it tells the server every 30 s that it is there."""
+    address = f"{stack.api}/work_pools/{POOL}/workers/filter"
     try:
-        reply = httpx.post(f"{stack.api}/work_pools/{POOL}/workers/filter", json={}, timeout=ANSWER_SECONDS)
+        reply = httpx.post(address, json={}, timeout=ANSWER_SECONDS, trust_env=False, auth=stack.login())
         reply.raise_for_status()
+    except RecaError as error:
+        return f"the Prefect server cannot be asked about it: {error.fact}"
     except httpx.HTTPError as error:
         return f"the Prefect server cannot be asked about it: {error}"
     workers: list[dict[str, Any]] = reply.json()

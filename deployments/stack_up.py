@@ -7,6 +7,7 @@ and the next ``reca up`` takes them down first.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +22,14 @@ from deployments.stack import (
     Stack,
     forget_parts,
     lock_file,
+    part_environment,
     read_stack,
     write_stack,
 )
-from deployments.stack_database import ensure_databases
+from deployments.stack_database import ensure_databases, users_database
 from deployments.stack_health import health, part_health
 from deployments.stack_processes import check_port, find, marked, start, stop_all
+from deployments.stack_users import admit, write_user_settings
 from reca_core.contracts.errors import PrerequisiteMissing, RunLocked
 from reca_core.contracts.files import run_lock
 
@@ -73,7 +76,7 @@ def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     try:
         check_port(wanted.host, wanted.prefect_port, "--prefect-port")
         check_port(wanted.host, wanted.mlflow_port, "--mlflow-port")
-        made = ensure_databases(wanted.database)
+        made = ensure_databases(wanted.database, users=bool(wanted.auth))
         if made:
             say(f"created the databases {', '.join(made)}")
         return _start(wanted, chosen, say)
@@ -84,6 +87,8 @@ def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
 
 def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     enter(wanted.surroundings(chosen))
+    if wanted.auth:
+        write_user_settings(wanted.folder, users_database(wanted.database, chosen.home))
     stack = _begin(_begin(wanted, "prefect", chosen), "mlflow", chosen)
     from deployments import stack_setup  # imports Prefect: seconds, while the servers start
 
@@ -93,6 +98,8 @@ def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     say("work pool, limit, automations and deployments are there")
     _recover(say)
     _wait(stack, "mlflow", say)
+    if wanted.auth and admit(stack.mlflow, part_environment(stack, "mlflow", chosen, os.environ), stack.login()):
+        say("mlflow: the password of the file is the user's password now")
     stack = _begin(stack, "worker", chosen)
     _wait(stack, "worker", say)
     return stack

@@ -31,6 +31,8 @@ from reca_core.contracts.records import Outcome
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 CONSOLE_VARIABLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 HEALTH_SECONDS = 10.0
+PREFECT_QUESTION, MLFLOW_QUESTION = "admin/version", "api/2.0/mlflow/experiments/get-by-name?experiment_name=reca"
+"""Answered only to those that the server knows."""
 DELIVERY_SECONDS = 5.0
 
 
@@ -94,8 +96,12 @@ def api(context: Context) -> Iterator[_Wait]:
     chosen = context.surroundings
     if chosen.mlflow_uri.startswith("http"):
         _check_answers(f"{chosen.mlflow_uri.rstrip('/')}/health", "--mlflow-uri", "mlflow server")
+        user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+        _check_login(f"{chosen.mlflow_uri.rstrip('/')}/{MLFLOW_QUESTION}", "--mlflow-uri", user, password)
     if not chosen.embedded:
         _check_answers(f"{chosen.prefect_url.rstrip('/')}/health", "--prefect-url", "prefect server start")
+        user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        _check_login(f"{chosen.prefect_url.rstrip('/')}/{PREFECT_QUESTION}", "--prefect-url", user, password)
         yield _Wait(None)
         return
     server = EmbeddedServer(chosen.home.prefect)
@@ -131,6 +137,17 @@ def _check_answers(address: str, field: str, command: str) -> None:
             field=field,
             remedy=f"start it ({command}), or leave the option out and files below the home are used",
         ) from error
+
+
+def _check_login(address: str, field: str, user: str, password: str) -> None:
+    """A server that asks who calls must know the caller before the flow begins. Tokens are left to the flow."""
+    login = (user, password) if user else None
+    if httpx.get(address, auth=login, timeout=HEALTH_SECONDS).status_code == httpx.codes.UNAUTHORIZED:
+        raise PrerequisiteMissing(
+            f"{address} asks who calls and does not {'take this user and password' if user else 'let everyone in'}",
+            field=field,
+            remedy="name the file with user and password that its reca up was given: --auth FILE",
+        )
 
 
 class _Warnings(logging.Handler):

@@ -34,7 +34,7 @@ def store_of(chosen: Surroundings) -> Surroundings:
     if chosen.mlflow_uri.startswith("http") or stack is None:
         return chosen
     if part_health(stack, "mlflow").answers:
-        return replace(chosen, mlflow_uri=stack.mlflow)
+        return replace(chosen, mlflow_uri=stack.mlflow, credentials=stack.credentials())
     if stack.database:
         raise PrerequisiteMissing(
             f"what is registered is in {stack.database}, and its MLflow server is down",

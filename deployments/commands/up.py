@@ -25,8 +25,10 @@ def start(options: Namespace, context: Context) -> int:
         stack = running(home)
         if stack is not None:
             terminal.note(f"already running in {home}; reca down stops it")
+            if stack.model_copy(update={"parts": {}}) != wanted:
+                terminal.note("it was started with other options than these; reca down first to change them")
         else:
-            if is_everywhere(wanted.host):
+            if is_everywhere(wanted.host) and not wanted.auth:
                 terminal.note("anyone who reaches this machine can start runs: neither server asks who calls")
             stack = up(wanted, context.surroundings, terminal.note)
     _tell(stack, terminal)
@@ -47,6 +49,7 @@ def _wanted(options: Namespace, context: Context) -> Stack:
         prefect_port=options.prefect_port,
         mlflow_port=options.mlflow_port,
         database=check_database(options.database),
+        auth=context.surroundings.auth,
     )
 
 
@@ -70,7 +73,10 @@ def _tell(stack: Stack, terminal: Terminal) -> None:
     }
     for name, link in links.items():
         terminal.line(f"{name:<12} {link}")
-    terminal.note(f"from the terminal: reca run FLOW --prefect-url {stack.api} --mlflow-uri {stack.mlflow}")
+    login = f" --auth {stack.auth}" if stack.auth else ""
+    terminal.note(f"from the terminal: reca run FLOW --prefect-url {stack.api} --mlflow-uri {stack.mlflow}{login}")
+    if stack.auth:
+        terminal.note(f"both servers ask who calls: user and password are in {stack.auth}")
     parts = {part: record.pid for part, record in stack.parts.items()}
     terminal.answer({"links": links, "prefect_api": stack.api, "mlflow": stack.mlflow, "pids": parts})
 

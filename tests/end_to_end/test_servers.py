@@ -41,6 +41,8 @@ class Stack:
     prefect_port: int
     mlflow_port: int
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    login: tuple[str, str] | None = None
+    """User and password where the servers ask."""
 
     @property
     def api(self) -> str:
@@ -97,16 +99,16 @@ class Stack:
         return result.stdout
 
     def prefect(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        response = httpx.request(method, f"{self.api}{path}", json=body, timeout=30, trust_env=False)
+        response = httpx.request(method, f"{self.api}{path}", json=body, timeout=30, trust_env=False, auth=self.login)
         response.raise_for_status()
         return response.json() if response.content else None
 
     def tracking(self, method: str, path: str, query: Mapping[str, Any]) -> Any:
         url = f"{self.mlflow}/api/2.0/mlflow/{path}"
         if method == "POST":
-            response = httpx.post(url, json=query, timeout=30, trust_env=False)
+            response = httpx.post(url, json=query, timeout=30, trust_env=False, auth=self.login)
         else:
-            response = httpx.get(url, params=query, timeout=30, trust_env=False)
+            response = httpx.get(url, params=query, timeout=30, trust_env=False, auth=self.login)
         response.raise_for_status()
         return response.json()
 

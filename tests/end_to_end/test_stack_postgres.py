@@ -1,4 +1,7 @@
-"""The stack on a real PostgreSQL that asks for a password: schedules appear, a run registers one version."""
+"""The stack as a group runs it: on a real PostgreSQL that asks for a password, and servers that ask who calls.
+
+Schedules appear, a run of the worker registers one version, and no password is in any file or command line.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.end_to_end.postgres import PASSWORD, Database, running_database
@@ -18,6 +22,7 @@ from tests.end_to_end.test_servers import ENDED, Stack, free_port, state_of, tri
 pytestmark = [pytest.mark.servers, pytest.mark.postgres, pytest.mark.timeout(900)]
 
 COMMAND_SECONDS = 300.0
+LOGIN = ("anna", "only-in-a-file-of-hers")
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +45,19 @@ def reca(home: Path, *words: str, password: str = PASSWORD) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def stack(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    started = Stack(tmp_path_factory.mktemp("up"), free_port(), free_port())
+    started = Stack(tmp_path_factory.mktemp("up"), free_port(), free_port(), login=LOGIN)
+    auth = started.root / "auth"
+    auth.write_text(":".join(LOGIN))
+    auth.chmod(0o600)
     home = started.root / "home"
     for part in ("worker", "prefect"):
         (started.root / f"{part}.log").symlink_to(home / f"stack/{part}.log")
     ports = ("--prefect-port", str(started.prefect_port), "--mlflow-port", str(started.mlflow_port))
     try:
-        result = reca(home, "up", *ports, "--database", database.address)
+        result = reca(home, "up", *ports, "--database", database.address, "--auth", str(auth))
         assert result.returncode == 0, result.stderr
-        assert "reca_mlflow, reca_prefect" in result.stderr
+        assert "reca_mlflow, reca_mlflow_users, reca_prefect" in result.stderr
+        assert LOGIN[1] not in result.stderr + result.stdout
         yield started
     finally:
         assert reca(home, "down").returncode == 0
@@ -81,10 +90,32 @@ def test_schedules_create_runs_and_a_run_registers_one_version(
     ]
 
 
+def test_whoever_brings_no_password_or_a_wrong_one_is_turned_away(stack: Stack) -> None:
+    questions = (f"{stack.api}/admin/version", f"{stack.mlflow}/api/2.0/mlflow/experiments/get-by-name")
+    for address in questions:
+        for login in (None, (LOGIN[0], "another-password")):
+            found = httpx.get(address, params={"experiment_name": "reca"}, auth=login, timeout=30, trust_env=False)
+            assert found.status_code == 401, address
+        found = httpx.get(address, params={"experiment_name": "reca"}, auth=LOGIN, timeout=30, trust_env=False)
+        assert found.status_code in (200, 404), address  # known; the experiment may not be there yet
+
+
+def test_status_and_the_command_line_know_the_password(stack: Stack) -> None:
+    home = stack.root / "home"
+    assert reca(home, "status").returncode == 0
+    servers = ("--prefect-url", stack.api, "--mlflow-uri", stack.mlflow)
+    refused = reca(home, "run", "prepare", *servers)
+    assert refused.returncode == 3
+    assert "--auth FILE" in refused.stderr
+    found = reca(home, "run", "prepare", *servers, "--set", "images.scenes=20", "--auth", str(stack.root / "auth"))
+    assert found.returncode == 0, found.stderr
+
+
 def test_nothing_of_it_is_in_files_and_the_password_is_in_no_file_or_command_line(stack: Stack) -> None:
     home = stack.root / "home"
     assert not list(home.rglob("*.db"))
     assert json.loads((home / "stack/stack.json").read_text())["database"].startswith("postgresql://reca@127")
-    assert not any(PASSWORD in line for line in processes_of(home).values())
     written = [file for file in home.rglob("*") if file.is_file()]
-    assert not [file for file in written if PASSWORD.encode() in file.read_bytes()]
+    for secret in (PASSWORD, LOGIN[1]):
+        assert not any(secret in line for line in processes_of(home).values())
+        assert not [file for file in written if secret.encode() in file.read_bytes()]
