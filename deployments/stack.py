@@ -22,6 +22,7 @@ from deployments.stack_database import mlflow_database, prefect_database
 from deployments.stack_users import user_settings
 from reca_core.contracts.base import Record
 from reca_core.contracts.files import atomic_write_text
+from tasks.home import MLFLOW_DATABASE_VARIABLE
 
 PartName = Literal["prefect", "mlflow", "worker"]
 PARTS: tuple[PartName, ...] = ("prefect", "mlflow", "worker")
@@ -42,9 +43,11 @@ QUICK = {
     "PREFECT_WORKER_QUERY_SECONDS": "3",
     "PREFECT_RUNNER_POLL_FREQUENCY": "3",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
 }
 """A click on Run starts within seconds. MLflow's job runner and its seven processes of 240 MB stay away. Leases of
 limits outlive the server: kept in memory (the default) a slot that was held when the server died is never free again.
+Prefect forgets what ended more than 90 days ago: by default it keeps flow runs and their logs for ever.
 """
 
 
@@ -174,6 +177,8 @@ def part_environment(
         base["PREFECT_SERVER_UI_API_URL"] = "/api"  # a browser elsewhere must not be sent to its own 127.0.0.1
     if mine.credentials and part == "prefect":
         base["PREFECT_SERVER_API_AUTH_STRING"] = base["PREFECT_API_AUTH_STRING"]
+    if part == "worker":
+        base[MLFLOW_DATABASE_VARIABLE] = mlflow_database(stack.database, mine.home)
     if part == "mlflow":
         base |= _mlflow_settings(stack, mine, environment)
         if mine.credentials:

@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from deployments.environment import Surroundings
 from deployments.stack import POOL, Stack, read_stack
 from deployments.stack_health import ANSWER_SECONDS, health
+from deployments.stack_names import NAMES, WEBHOOK_BLOCK
 from deployments.stack_processes import marked
 from reca_core.contracts.errors import RecaError
 from reca_core.contracts.home import HOME_VARIABLE
@@ -62,6 +63,7 @@ def examine(chosen: Surroundings, environment: Mapping[str, str]) -> list[Findin
         lambda: versions(metadata.requires(DISTRIBUTION) or []),
         lambda: servers(home, stack),
         lambda: schedules(stack),
+        lambda: notifications(stack),
         lambda: stale_runs(stack),
         lambda: orphans(home, stack),
         lambda: disk(home),
@@ -138,6 +140,23 @@ def schedules(stack: Stack | None) -> Iterator[Finding]:
             )
         else:
             yield Finding("schedules", f"{name} create runs")
+
+
+def notifications(stack: Stack | None) -> Iterator[Finding]:
+    """Whether anybody hears of failures: the Secret block with the address, and the automations that use it."""
+    blocks = _ask(stack, "/block_documents/filter", {"block_documents": {"name": {"any_": [WEBHOOK_BLOCK]}}})
+    made = _ask(stack, "/automations/filter", {})
+    if blocks is None or made is None:
+        return
+    secret = [block for block in blocks if block["block_type"]["slug"] == "secret"]
+    there = {automation["name"] for automation in made if automation["enabled"]} & set(NAMES)
+    if not secret:
+        yield Finding("webhook", f"failures are told to nobody: there is no Secret block {WEBHOOK_BLOCK}")
+    elif len(there) < len(NAMES):
+        missing = ", ".join(sorted(set(NAMES) - there))
+        yield Finding("webhook", f"missing or switched off: {missing}", "reca up, or switch them on in the UI")
+    else:
+        yield Finding("webhook", f"failures, drift and promotions go to the address in {WEBHOOK_BLOCK}")
 
 
 def stale_runs(stack: Stack | None) -> Iterator[Finding]:

@@ -27,6 +27,8 @@ from prefect.workers.process import ProcessWorker
 
 from deployments.automations import automations
 from deployments.stack import LIMIT, POOL, QUEUE
+from deployments.stack_names import NAMES
+from deployments.stack_notifications import notifications, remove_webhook, save_webhook, webhook_address
 from deployments.stack_processes import worker_name
 from deployments.stack_recipes import deploy_recipes
 from reca_core.contracts.errors import StageFailed
@@ -48,7 +50,30 @@ def furnish() -> None:
         _pool(client)
         with suppress(ObjectAlreadyExists):  # as with the pool
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=AT_ONCE))
-        _automations(client)
+        _automations(client, automations())
+
+
+def notify() -> bool:
+    """Failures, drift and promotions go to the webhook of the Secret block; False where there is no such block.
+
+    The address may have changed, so the block that the automations call is written again every time.
+    """
+    with get_client(sync_client=True) as client:
+        address = webhook_address()
+        if address:
+            _automations(client, notifications(save_webhook(address)))
+        else:
+            _forget(client)
+        return bool(address)
+
+
+def _forget(client: SyncPrefectClient) -> None:
+    """The address was taken away: nobody is told any more."""
+    for name in NAMES:
+        for found in client.read_automations_by_name(name):
+            if found.id is not None:
+                client.delete_automation(found.id)
+    remove_webhook()
 
 
 def _pool(client: SyncPrefectClient) -> None:
@@ -60,12 +85,12 @@ def _pool(client: SyncPrefectClient) -> None:
         client.create_work_queue(QUEUE, priority=QUEUE_PRIORITY, work_pool_name=POOL)
 
 
-def _automations(client: SyncPrefectClient) -> None:
+def _automations(client: SyncPrefectClient, wanted_ones: Sequence[Automation]) -> None:
     """Create what is missing; update what an earlier version of the project wrote, on or off as it was left.
 
     What is as it should be is not touched: an update would forget which runs are being listened for.
     """
-    for wanted in automations():
+    for wanted in wanted_ones:
         found = client.read_automations_by_name(wanted.name)
         if not found:
             client.create_automation(AutomationCore(**_plain(wanted)))
@@ -131,4 +156,5 @@ def working_on() -> set[str]:
 
 if __name__ == "__main__":  # a server that reca up did not start: PREFECT_API_URL names it
     furnish()
+    notify()
     deploy()

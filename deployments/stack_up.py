@@ -96,6 +96,7 @@ def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     stack_setup.furnish()
     stack_setup.deploy()
     say("work pool, limit, automations and deployments are there")
+    say(told(stack_setup.notify()))
     _recover(say)
     _wait(stack, "mlflow", say)
     if wanted.auth and admit(stack.mlflow, part_environment(stack, "mlflow", chosen, os.environ), stack.login()):
@@ -103,6 +104,21 @@ def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     stack = _begin(stack, "worker", chosen)
     _wait(stack, "worker", say)
     return stack
+
+
+def told(somebody: bool) -> str:
+    """Who hears of failures, drift and promotions."""
+    if somebody:
+        return "failures, drift and promotions are told to the webhook of the block reca-webhook"
+    return "failures, drift and promotions are told to nobody: make a Secret block reca-webhook, then reca up again"
+
+
+def refresh(stack: Stack, chosen: Surroundings, say: Say) -> None:
+    """What a second ``reca up`` does to a stack that runs: look for the webhook again."""
+    enter(stack.surroundings(chosen))
+    from deployments import stack_setup
+
+    say(told(stack_setup.notify()))
 
 
 def _begin(stack: Stack, part: PartName, chosen: Surroundings) -> Stack:

@@ -14,6 +14,7 @@ from reca_core.contracts.base import Config, Record, hashed_when_set, unhashed
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import UnmadeSample
 from reca_core.contracts.requests import DpgFiles
+from reca_core.contracts.sharing import Share
 
 Arithmetic = Literal["corrected", "parity"]
 """parity repeats the upstream script, defects included; corrected is what a careful reading of the protocol gives."""
@@ -263,6 +264,8 @@ class JudgeRequest(Config):
     """Absolute ``<home>/cache``, where judges keep what outlives one judging."""
     output_directory: str = unhashed()
     """Absolute ``answers/<request_hash>``: transcript.jsonl, judgments.jsonl, parity_judgments.jsonl, scores.json."""
+    share: Share = unhashed(Share())
+    """Which part of the questions, where several processes share them."""
 
 
 class CollectRequest(Config):

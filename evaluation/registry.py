@@ -186,6 +186,11 @@ def open_benchmark(benchmark_id: str, plan: PromptPlan, data: Path | None) -> Be
     return benchmark
 
 
+def asks_endpoint(benchmark_id: str, settings: JudgeSettings) -> bool:
+    """Whether replies come from an address: more processes would ask no faster, and spend each its own budget."""
+    return not _own_judge(benchmark_id) and settled(split_id(benchmark_id)[0], settings).judge == "openai"
+
+
 def open_judge(benchmark_id: str, place: JudgePlace, settings: JudgeSettings) -> Judge:
     """The judge behind a full id, ready to answer. Raises BadInput for what cannot be judged so, and what its own
     ``open`` raises."""

@@ -50,10 +50,11 @@ SCORES_FILE = "scores.json"
 JUDGMENTS_FILES: dict[Arithmetic, str] = {"corrected": "judgments.jsonl", "parity": "parity_judgments.jsonl"}
 
 
-def main(request: JudgeRequest) -> JudgeResult:
+def main(request: JudgeRequest) -> JudgeResult | None:
     """Judge one samples directory.
 
-    Returns: the result, which is also DONE.json; the old one where it is complete.
+    Returns: the result, which is also DONE.json; the old one where it is complete. A share has none: its replies are
+        in its transcript, and whoever shared the work out concludes.
     Raises: BadInput if prompts or samples are not those of the request; PrerequisiteMissing for absent benchmark data;
         StageFailed where the judge cannot go on; Interrupted when asked to stop. What was answered is kept.
     """
@@ -63,7 +64,9 @@ def main(request: JudgeRequest) -> JudgeResult:
         if (finished := _finished(directory)) is not None:
             log.info("already judged: %s", directory.path)
             return finished
-        return _Judging(request, directory, stop).run()
+        judging = _Judging(request, directory, stop)
+        judging.ask_all()
+        return None if request.share.is_part else judging.conclude()
 
 
 def _finished(directory: RunDirectory) -> JudgeResult | None:
@@ -89,7 +92,7 @@ class _Judging:
         self.prompts = checked_prompts(request, self.benchmark)
         samples = Path(request.samples_directory)
         _same_file(samples / SAMPLES_FILE, request.samples_sha256)
-        self.subjects = read_subjects(self.prompts, Path(request.prompts_file), samples)
+        self.subjects = request.share.of(read_subjects(self.prompts, Path(request.prompts_file), samples))
         self.judge = judge_of(request, directory)
         self.transcript = Transcript(directory.path / TRANSCRIPT_FILE, self.benchmark)
         self.asking = Asking(self.benchmark, self.judge, self.transcript, stop)
@@ -97,8 +100,8 @@ class _Judging:
         helpers = request.judge.decoding_processes if isinstance(self.judge, LooksAhead) else 0
         self.looks = Ahead(why_not, helpers, key=lambda subject: subject.key)
 
-    def run(self) -> JudgeResult:
-        """Ask what is open, then write judgments, scores and DONE.json."""
+    def ask_all(self) -> None:
+        """Ask what is open."""
         log.info(
             "%s: %d pictures, %d replies already there", self.benchmark.id, len(self.subjects), self.transcript.rows
         )
@@ -109,7 +112,6 @@ class _Judging:
             done += len(window)
             self._progress(done)
         self.looks.close()
-        return self._conclude()
 
     def _ask(self, window: Sequence[Subject], following: Sequence[Subject]) -> None:
         """Ask about those of some pictures that can be looked at, while the following ones are being decoded."""
@@ -120,7 +122,8 @@ class _Judging:
         self.unusable |= {subject.key: reason for subject, reason in zip(window, reasons, strict=True) if reason}
         self.asking.ask([subject for subject in window if subject.key not in self.unusable])
 
-    def _conclude(self) -> JudgeResult:
+    def conclude(self) -> JudgeResult:
+        """Write judgments, scores and DONE.json."""
         judgments = {arithmetic: self._judgments(arithmetic) for arithmetic in ARITHMETICS}
         tables = {arithmetic: self._table(found, arithmetic) for arithmetic, found in judgments.items()}
         for arithmetic, found in judgments.items():

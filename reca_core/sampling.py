@@ -36,6 +36,7 @@ from reca_core.contracts.lifeline import Interrupted, StopRequest, stop_requests
 from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import Prompt, Sample, SampleResult, UnmadeSample
 from reca_core.contracts.requests import SampleRequest
+from reca_core.contracts.sharing import Share
 from reca_core.data.images import PictureUnusable, load_picture
 from reca_core.data.png import strip, write_png
 from reca_core.device import choose_device
@@ -88,7 +89,7 @@ def main(request: SampleRequest) -> None:
             log.info("%s is done already", directory.path)
             return
         jobs = plan_jobs(read_prompts(request), request, directory.path)
-        Sampling(request, directory, stop).complete(jobs)
+        Sampling(request, directory, stop).complete(shared(jobs, request.share))
 
 
 def read_prompts(request: SampleRequest) -> list[Prompt]:
@@ -123,6 +124,15 @@ def plan_jobs(prompts: Sequence[Prompt], request: SampleRequest, directory: Path
                 raise BadInput(f"{mark} comes twice", field=f"prompt {job.prompt.prompt_id}")
             seen.add(mark)
     return jobs
+
+
+def shared(jobs: Sequence[Job], share: Share) -> Sequence[Job]:
+    """The jobs of a share: of what the whole lacks, so that nothing is made twice."""
+    if not share.is_part:
+        return jobs
+    whole = Path(share.whole)
+    there = valid_rows(whole / SAMPLES, jobs, whole)
+    return share.of([job for job in jobs if job.key not in there])
 
 
 def _jobs_of(prompt: Prompt, task: str) -> list[Job]:

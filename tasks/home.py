@@ -9,6 +9,8 @@ from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.home import HOME_VARIABLE, Home
 
 BENCHMARK_DATA_VARIABLE = "RECA_BENCHMARK_DATA"
+MLFLOW_DATABASE_VARIABLE = "RECA_MLFLOW_DATABASE"
+"""Where MLflow keeps its rows, without a password; set by ``reca up`` for the worker beside the server."""
 FETCHED = "benchmark_data"
 """Where ``reca fetch`` puts them, inside the cache."""
 

@@ -222,3 +222,15 @@ class RolledBack(StageResult):
     """A champion was taken back."""
 
     decision: Decision
+
+
+class Cleaned(Record):
+    """What a cleaning removed, or would remove."""
+
+    dry_run: bool
+    bytes: int
+    """In all."""
+    paths: list[str]
+    """Absolute."""
+    tracking: str
+    """What was done about MLflow's deleted runs, in one sentence; empty where nothing was asked."""

@@ -8,6 +8,7 @@ says. Anything else in the directory is work to resume.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from reca_core.contracts.files import atomic_write_text, write_json
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.progress import Progress
-from tasks import processes
+from tasks import processes, sharing
 from tasks.accelerators import accelerator
+from tasks.cluster import ray_cluster
 from tasks.progress import note, progress_sink, run_logger
 from tasks.provenance import Provenance, current_provenance, differences
 
@@ -134,4 +136,8 @@ def _run(stage: Stage[R]) -> None:
 
     command = processes.module_command(stage.module, stage.command, str(directory.request))
     with contextlib.nullcontext() if stage.command == UNACCELERATED else accelerator():
+        address, shared = os.environ.get(sharing.ADDRESS_VARIABLE, ""), sharing.to_share(stage.request)
+        if address and shared is not None:
+            with ray_cluster(address) as cluster:
+                sharing.share_out(shared, directory, cluster, on_progress)
         processes.run_child(command, directory.log, run_logger().info, on_progress)

@@ -36,22 +36,23 @@ class KnownWeights:
 
 def known_weights() -> KnownWeights:
     """Ask the store. Raises MLflow's own error where it does not answer: nothing is assumed then."""
-    versions, runs = list(_versions()), list(_trainings())
+    registered, runs = list(versions()), list(_trainings())
     return KnownWeights(
-        registered_paths=frozenset(version.tags.get("checkpoint_path", "") for version in versions) - {""},
-        registered_sha256=frozenset(version.tags.get("checkpoint_sha256", "") for version in versions) - {""},
-        downloads=frozenset(safe_name(model_id_of(version)) for version in versions),
+        registered_paths=frozenset(version.tags.get("checkpoint_path", "") for version in registered) - {""},
+        registered_sha256=frozenset(version.tags.get("checkpoint_sha256", "") for version in registered) - {""},
+        downloads=frozenset(safe_name(model_id_of(version)) for version in registered),
         trainings=frozenset(run.data.tags.get("run_directory", "") for run in runs) - {""},
     )
 
 
 def ready_versions() -> list[ModelVersion]:
     """Every registered version that can be read, oldest first within its name."""
-    found = (version for version in _versions() if version.status == "READY")
+    found = (version for version in versions() if version.status == "READY")
     return sorted(found, key=lambda version: (version.name, int(version.version)))
 
 
-def _versions() -> Iterator[ModelVersion]:
+def versions() -> Iterator[ModelVersion]:
+    """Every registered version, page by page."""
     token: str | None = None
     while True:
         page = client().search_model_versions(max_results=PAGE, page_token=token)

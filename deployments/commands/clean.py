@@ -1,4 +1,4 @@
-"""``reca clean``: removes what nothing refers to (deployments/stack_clean.py has the rules) and says what it freed."""
+"""``reca clean``: removes what nothing refers to (tasks/cleaning.py has the rules) and says what it freed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from deployments.context import Context
 from deployments.environment import MLFLOW_URI_VARIABLE, Surroundings, enter
 from deployments.stack import read_stack
-from deployments.stack_clean import Removable, age_limit, removable, remove
 from deployments.stack_health import part_health
 from reca_core.contracts.errors import EXIT_DONE, PrerequisiteMissing
+from tasks.cleaning import Removable, age_limit, removable, remove
 
 MEGABYTE = 1 << 20
 

@@ -9,7 +9,7 @@ from deployments.context import Context
 from deployments.stack import Stack
 from deployments.stack_database import check_database
 from deployments.stack_processes import is_everywhere
-from deployments.stack_up import alone, down, running, up, watch
+from deployments.stack_up import alone, down, refresh, running, up, watch
 from deployments.terminal import Terminal
 from reca_core.contracts.errors import EXIT_DONE, BadInput, PrerequisiteMissing
 
@@ -27,6 +27,7 @@ def start(options: Namespace, context: Context) -> int:
             terminal.note(f"already running in {home}; reca down stops it")
             if stack.model_copy(update={"parts": {}}) != wanted:
                 terminal.note("it was started with other options than these; reca down first to change them")
+            refresh(stack, context.surroundings, terminal.note)
         else:
             if is_everywhere(wanted.host) and not wanted.auth:
                 terminal.note("anyone who reaches this machine can start runs: neither server asks who calls")

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from reca_core.contracts.base import Config, unhashed
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.registry import FAMILIES, check_family
+from reca_core.contracts.sharing import Share
 
 FamilyChoice = Annotated[
     str, AfterValidator(check_family), WithJsonSchema({"type": "string", "enum": ["auto", *FAMILIES]})
@@ -337,6 +338,19 @@ class VersionChoice(Config):
     its name is found."""
 
 
+class Cleaning(Config):
+    """What to remove that nothing refers to any more."""
+
+    model_config = ConfigDict(title="Cleaning")
+
+    older_than_days: int = Field(30, ge=1, le=3650, title="Days without use")
+    """What was used since stays, whatever refers to it or not."""
+    dry_run: bool = Field(False, title="Only list")
+    """Say what would go and remove nothing."""
+    tracking: bool = Field(True, title="Also MLflow's deleted runs")
+    """Remove for good what people deleted in MLflow that long ago (mlflow gc); never what a version points to."""
+
+
 class TrainRequest(Config):
     """One training, complete: what ``python -m reca_core.launch train request.json`` reads."""
 
@@ -372,3 +386,5 @@ class SampleRequest(Config):
     numerics_version: int
     output_directory: str = unhashed()
     """Absolute; receives pictures, samples.jsonl and DONE.json."""
+    share: Share = unhashed(Share())
+    """Which part of it, where several processes share the work."""

@@ -23,10 +23,11 @@ FLOWS = {
     "flows.rollback": "rollback",
     "flows.poll_registry": "poll_registry",
     "flows.study": "study",
+    "flows.clean": "clean",
 }
 ORDER = (
     "images", "model", "versions", "losses", "captions", "training", "fine_tuning", "sampling", "evaluation", "judge",
-    "registration", "registry", "promotion", "rollback", "study",
+    "registration", "registry", "promotion", "rollback", "study", "cleaning",
 )  # fmt: skip
 UNDRAWABLE = {"anyOf", "oneOf", "allOf", "const", "discriminator", "patternProperties"}
 LONGEST_BODY = 25

@@ -14,9 +14,9 @@ import pytest
 from deployments.commands.clean import store_of
 from deployments.environment import Surroundings
 from deployments.stack import Stack, write_stack
-from deployments.stack_clean import age_limit, removable, remove
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.home import Home
+from tasks.cleaning import age_limit, removable, remove
 from tasks.tracking_weights import KnownWeights
 
 DAY = 86400.0

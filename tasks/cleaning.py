@@ -1,4 +1,4 @@
-"""What ``reca clean`` may remove: files of a home that nothing refers to and nobody used for a while.
+"""What ``reca clean`` and the weekly flow may remove: files of a home that nothing refers to and nobody used lately.
 
 Removable are: a training's checkpoints on the way (``runs/*/checkpoints``), its finished weights (``runs/*/final``),
 pictures that were drawn (``samples/*``) and entries of ``cache/``. One of them is kept if
