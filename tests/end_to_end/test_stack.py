@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -25,6 +27,7 @@ from tests.end_to_end.test_servers import (
     free_port,
     state_of,
     tracked,
+    trigger,
     wait_for,
 )
 
@@ -111,6 +114,79 @@ def test_the_server_is_furnished(stack: Stack) -> None:
     assert recipe["parameters"]["fine_tuning"]["steps"] > 0
     assert (recipe["tags"], recipe["enforce_parameter_schema"]) == (["resume-auto"], True)
     assert stack.prefect("GET", "/admin/settings")["server"]["analytics_enabled"] is False
+
+
+class Webhook(BaseHTTPRequestHandler):
+    """What a chat would be: takes JSON, and remembers it."""
+
+    heard: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        assert self.headers["Content-Type"] == "application/json"
+        self.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+TELL = """
+import sys
+from prefect.blocks.system import Secret
+from tasks.events import DRIFT, PROMOTION, REFUSAL, Notice, tell
+if sys.argv[1:]:
+    Secret(value=sys.argv[1]).save("reca-webhook")
+else:
+    for event in (REFUSAL, DRIFT, PROMOTION):
+        tell(Notice(event=event, model="reca-x", version="3", text=f'"{event}"\\n{{{{ 1 }}}}', facts={"delta": -0.2}))
+"""
+
+
+def test_failures_drift_and_promotions_reach_the_webhook_of_the_secret_block(stack: Stack) -> None:
+    def told(event: str) -> list[dict[str, Any]]:
+        return [said for said in Webhook.heard if said["event"] == event]
+
+    def call(*words: str) -> None:
+        environment = os.environ | {"PREFECT_API_URL": stack.api, "PREFECT_HOME": str(stack.root / "client")}
+        subprocess.run([sys.executable, "-c", TELL, *words], env=environment, check=True, timeout=UP_SECONDS)
+
+    receiver = HTTPServer(("127.0.0.1", 0), Webhook)
+    Thread(target=receiver.serve_forever, daemon=True).start()
+    try:
+        call(f"http://127.0.0.1:{receiver.server_port}/hook")
+        assert "told to the webhook" in up(stack).stderr
+        call()
+        trigger(stack, "evaluate", {"model": {"source": "/nowhere"}})
+        assert wait_until(lambda: told("reca.drift") and told("reca.promotion"), 60)
+        assert wait_until(lambda: told("prefect.flow-run.Failed"), UP_SECONDS)
+    finally:
+        receiver.shutdown()
+    assert not told("reca.refusal")
+    (drift,) = told("reca.drift")
+    assert drift["text"] == '"reca.drift"\n{{ 1 }}'
+    assert (drift["facts"]["delta"], drift["facts"]["version"]) == (-0.2, "3")
+    failed = told("prefect.flow-run.Failed")[0]
+    assert "/nowhere is not a checkpoint" in failed["text"]
+    assert failed["url"].startswith(f"http://127.0.0.1:{stack.prefect_port}/runs/flow-run/")
+
+
+def test_the_weekly_cleaning_removes_what_is_old_and_mlflows_own_leftovers(stack: Stack) -> None:
+    home = stack.root / "home"
+    old = home / "cache/models/m-forgotten/model.safetensors"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(bytes(1000))
+    for path in (old, old.parent):
+        os.utime(path, (1.0, 1.0))
+    flow_run_id = trigger(stack, "clean", {"cleaning": {"older_than_days": 30}})
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), UP_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    assert not old.exists()
+    query = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}, "key": {"any_": ["cleaned"]}}}
+    (shown,) = stack.prefect("POST", "/artifacts/filter", query)
+    assert str(old.parent) in shown["data"]
+    assert "removed what was deleted in MLflow" in shown["data"]
+    assert [found["cron"] for found in (item["schedule"] for item in stack.deployment("clean")["schedules"])]
 
 
 @pytest.mark.parametrize("taken", ["--prefect-port", "--mlflow-port"])

@@ -13,6 +13,7 @@ from prefect.utilities.callables import parameter_schema
 
 from reca_core.contracts.base import Config, bounds_in_words
 from reca_core.contracts.records import Outcome
+from tasks.results import Cleaned
 
 FLOWS = {
     "flows.prepare": "prepare",
@@ -129,7 +130,7 @@ def test_parameters_come_in_the_order_of_the_story(module: str) -> None:
 def test_flows_are_named_as_on_the_command_line_and_read_as_a_story(module: str) -> None:
     flow = load(module)
     assert flow.name == FLOWS[module].replace("_", "-")
-    returned = list[str] if module == "flows.poll_registry" else Outcome
+    returned = {"flows.poll_registry": list[str], "flows.clean": Cleaned}.get(module, Outcome)
     assert inspect.signature(flow.fn, eval_str=True).return_annotation == returned
     body = inspect.getsource(flow.fn).split('    """\n', 1)[1].splitlines()
     assert len(body) <= LONGEST_BODY
