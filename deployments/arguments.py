@@ -172,9 +172,9 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 
 def _fetch(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(target="deployments.commands.fetch:fetch")
-    parser.add_argument("benchmark", metavar="BENCHMARK", help="geneval, dpg, imgedit or gedit")
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="geneval, dpg, imgedit, gedit, pope or mmvp")
     parser.add_argument(
-        "--no-pictures", action="store_false", dest="pictures", help="leave out the source pictures of edits"
+        "--no-pictures", action="store_false", dest="pictures", help="leave out the pictures that prompts start from"
     )
 
 

@@ -33,6 +33,7 @@ class Hosts:
     files: str = "https://raw.githubusercontent.com"
     archives: str = "https://codeload.github.com"
     hub: str = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    coco: str = "https://s3.amazonaws.com/images.cocodataset.org"
 
 
 class NotHad(PrerequisiteMissing):

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from evaluation.benchmark import PinnedFile
 from evaluation.benchmarks.data import DATA_FIELD, git_blob
 from evaluation.download import Hosts, get_bytes
-from evaluation.fetch_pictures import fetch_pictures, pictures_fault
-from evaluation.pins import PICTURES, Origin, files_of
+from evaluation.fetch_pictures import fetch_listed, fetch_pictures, pictures_fault
+from evaluation.pins import LISTED, PICTURES, Origin, files_of
 from evaluation.registry import card
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.files import atomic_write_bytes, run_lock
@@ -30,6 +30,7 @@ LOCK_FILE = ".fetch.lock"
 LOCK_WAIT_SECONDS = 3600.0
 """Another process may be downloading gigabytes."""
 GITHUB = Hosts()
+WITH_PICTURES = (*PICTURES, *LISTED)
 Report = Callable[[str], None]
 
 
@@ -47,14 +48,14 @@ def fetch(
     Args:
         cache: ``<home>/cache``.
         local: a folder that already has them (``--benchmark-data``); it is checked and never written to.
-        pictures: whether the source pictures of the editing benchmarks are wanted too.
+        pictures: whether the pictures that prompts start from are wanted too, with the questions about them.
         report: told one line per file that is fetched.
     Returns: the folder to read from, which holds ``<benchmark>/...``.
     Raises: PrerequisiteMissing naming the file, expected and found hash, and the command, or for a benchmark whose
         origin is not pinned here; BadInput for no benchmark.
     """
     pins = list(files_of(benchmark))
-    if not pins and benchmark not in PICTURES:
+    if not pins and benchmark not in WITH_PICTURES:
         raise PrerequisiteMissing(
             f"no pinned origin of {benchmark} is known here",
             field="BENCHMARK",
@@ -69,6 +70,8 @@ def fetch(
             _had(root, benchmark, pin, origin, hosts, report)
         if pictures and benchmark in PICTURES:
             fetch_pictures(PICTURES[benchmark], root / benchmark, hosts, command(benchmark), report)
+        if pictures and benchmark in LISTED:
+            fetch_listed(LISTED[benchmark], root / benchmark, hosts, command(benchmark), report)
     check(benchmark, root, pictures=pictures)
     return root
 
@@ -76,8 +79,8 @@ def fetch(
 def check(benchmark: str, folder: Path, *, pictures: bool = True) -> None:
     """Whether every file is there and right. Raises PrerequisiteMissing listing all that are not."""
     faults = [fault for pin, _ in files_of(benchmark) if (fault := file_fault(folder / benchmark / pin.path, pin))]
-    if pictures and benchmark in PICTURES:
-        faults += pictures_fault(PICTURES[benchmark], folder / benchmark)
+    if pictures and benchmark in WITH_PICTURES:
+        faults += pictures_fault(folder / benchmark)
     if faults:
         raise PrerequisiteMissing("; ".join(faults), field=DATA_FIELD, remedy=command(benchmark))
 

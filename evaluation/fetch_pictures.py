@@ -1,8 +1,8 @@
-"""Source pictures of the editing benchmarks: a data set of the Hugging Face hub, unpacked into the benchmark's layout.
+"""Pictures that benchmarks start from: of the Hugging Face hub or of COCO's server, put into the benchmark's layout.
 
 The hub lists a hash for every file of a commit (SHA-256 for large ones, git blob ids for others); a download that
 differs is refused. ``origin.json`` records data set, commit and hashes, ``pictures.json`` the SHA-256 of every unpacked
-picture; an altered or missing picture is found again with it.
+picture; an altered or missing picture is found again with it. COCO's server lists no hashes: what came first counts.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
-from evaluation.download import Hosts, get_file, get_json
-from evaluation.pins import Pictures
+from evaluation.download import Hosts, get_bytes, get_file, get_json
+from evaluation.pins import Listed, Pictures
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.files import atomic_write_bytes, write_json
 from reca_core.contracts.hashing import sha256_file
@@ -33,6 +34,8 @@ MEMBER_BYTES = 256 * 1024 * 1024
 ITEM_COLUMNS = ("task_type", "instruction_language", "key", "instruction", "Intersection_exist")
 PICTURE_COLUMN = "input_image"
 SAFE_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+SAFE_PICTURE = re.compile(r"[A-Za-z0-9_\-]+\.jpg")
+JPEG_START = b"\xff\xd8"
 
 
 def fetch_pictures(pictures: Pictures, folder: Path, hosts: Hosts, remedy: str, report: Callable[[str], None]) -> None:
@@ -43,23 +46,73 @@ def fetch_pictures(pictures: Pictures, folder: Path, hosts: Hosts, remedy: str, 
     if (folder / PICTURES_FILE).is_file():
         return
     origin = _origin(pictures, folder, hosts, remedy)
+    as_it_is = pictures.unpack == "files"
+    targets = {
+        path: folder / (path if as_it_is else f"{DOWNLOADS}/{PurePosixPath(path).name}") for path in origin["files"]
+    }
     for path, digest in origin["files"].items():
-        target = folder / DOWNLOADS / PurePosixPath(path).name
-        if not target.is_file():
+        if not targets[path].is_file():
             report(f"{pictures.dataset}: {path} at {origin['revision'][:12]}")
-            url = f"{hosts.hub}/datasets/{pictures.dataset}/resolve/{origin['revision']}/{path}"
-            get_file(url, target, digest.get("sha256", ""), digest.get("git_blob", ""), remedy)
+            url = f"{hosts.hub}/datasets/{pictures.dataset}/resolve/{origin['revision']}/{quote(path)}"
+            get_file(url, targets[path], digest.get("sha256", ""), digest.get("git_blob", ""), remedy)
+    if as_it_is:
+        _record(folder, targets.values())
+        return
     unpack = _unpack_tar if pictures.unpack == "tar" else _unpack_table
-    archives = [folder / DOWNLOADS / PurePosixPath(path).name for path in origin["files"]]
-    written = [path for archive in archives for path in unpack(archive, pictures.folder, folder)]
-    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in written}
-    write_json(folder / PICTURES_FILE, dict(sorted(hashes.items())))
-    for archive in archives:
+    _record(folder, [path for archive in targets.values() for path in unpack(archive, pictures.folder, folder)])
+    for archive in targets.values():
         archive.unlink()
 
 
-def pictures_fault(pictures: Pictures, folder: Path) -> list[str]:
-    """What is wrong with unpacked pictures: everything missing or altered, at most the first few by name."""
+def fetch_listed(listed: Listed, folder: Path, hosts: Hosts, remedy: str, report: Callable[[str], None]) -> None:
+    """Download files of questions and the pictures that they name, unless all are there. The caller holds the lock.
+
+    Raises: PrerequisiteMissing for no answer, lines that name no picture, or something that is no picture.
+    """
+    if (folder / PICTURES_FILE).is_file():
+        return
+    written: list[Path] = []
+    names: set[str] = set()
+    for address in listed.questions:
+        target = folder / PurePosixPath(address).name
+        if not target.is_file():
+            report(address)
+            atomic_write_bytes(target, get_bytes([f"{hosts.files}/{address}"], remedy))
+        names |= _named_pictures(target, remedy)
+        written.append(target)
+    report(f"{len(names)} pictures of {hosts.coco}/{listed.pictures}")
+    for name in sorted(names):
+        target = folder / listed.pictures / name
+        if not target.is_file():
+            content = get_bytes([f"{hosts.coco}/{listed.pictures}/{name}"], remedy)
+            if not content.startswith(JPEG_START):
+                raise PrerequisiteMissing(f"{name} came as something that is no JPEG", field=FIELD, remedy=remedy)
+            atomic_write_bytes(target, content)
+        written.append(target)
+    _record(folder, written)
+
+
+def _named_pictures(file: Path, remedy: str) -> set[str]:
+    """Names in the field ``image`` of JSON lines."""
+    try:
+        names = {
+            str(json.loads(line)["image"]) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        file.unlink()
+        raise PrerequisiteMissing(f"{file.name} came in another form: {error!r}", field=FIELD, remedy=remedy) from error
+    if unsafe := sorted(name for name in names if not SAFE_PICTURE.fullmatch(name)):
+        raise PrerequisiteMissing(f"{file.name} holds the unsafe name {unsafe[0]!r}", field=FIELD)
+    return names
+
+
+def _record(folder: Path, files: Iterable[Path]) -> None:
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+    write_json(folder / PICTURES_FILE, dict(sorted(hashes.items())))
+
+
+def pictures_fault(folder: Path) -> list[str]:
+    """What is wrong with fetched pictures: everything missing or altered, at most the first few by name."""
     listing = folder / PICTURES_FILE
     if not listing.is_file():
         return [] if any(folder.rglob("*.png")) or any(folder.rglob("*.jpg")) else [f"{folder} has no source pictures"]

@@ -21,6 +21,7 @@ IMGEDIT = "PKU-YuanGroup/ImgEdit/547185d12c08267a862b94248576e1746e479937/Benchm
 RECA = "HorizonWind2004/reconstruction-alignment/b250aa1c60f0/Benchmark"
 STEP1X = "stepfun-ai/Step1X-Edit/570eba6ebda0c45c013983a483afbf2fd12bfcbc"
 UNIWORLD = "PKU-YuanGroup/UniWorld-V1/8403e86505e2"
+POPE = "AoiDragon/POPE/7ef3026faa9a89ed11fd508385fad652fdc6349f/output/coco"
 """owner/repository/commit/folder; GitHub resolves the two abbreviated commits."""
 
 Recipe = Literal["file", "texts", "constants"]
@@ -52,9 +53,24 @@ class Pictures:
     """owner/name."""
     files: str
     """Regular expression for the paths that are needed."""
-    unpack: Literal["tar", "table"]
+    unpack: Literal["tar", "table", "files"]
+    """files: they lie in the benchmark's layout already."""
     folder: str
     """For tar: which folder of it is wanted; it is unpacked under its last name."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Files of questions at a pinned commit, whose lines name pictures of another server.
+
+    Their hashes could not be looked up when this was written: the first fetch records those of all files, and every
+    later look holds the files against that record.
+    """
+
+    questions: tuple[str, ...]
+    """owner/repository/commit/path."""
+    pictures: str
+    """Folder on the pictures' server, and in the benchmark's own folder."""
 
 
 OBJECT_NAMES = PinnedFile("object_names.txt", sha256="608f6a0e5c8ca1c7a92b818430141fe268c85b7930b50f4160f1d65893b5bacd")
@@ -90,6 +106,12 @@ _ORIGINS: dict[str, dict[str, Origin]] = {
 PICTURES: dict[str, Pictures] = {
     "imgedit": Pictures("sysuyy/ImgEdit", r"Benchmark\.tar", "tar", "Benchmark/singleturn"),
     "gedit": Pictures("stepfun-ai/GEdit-Bench", r".*\.(arrow|parquet)", "table", "fullset"),
+    "mmvp": Pictures("MMVP/MMVP", r"Questions\.csv|MMVP Images/\d+\.jpg", "files", ""),
+}
+LISTED: dict[str, Listed] = {
+    "pope": Listed(
+        tuple(f"{POPE}/coco_pope_{split}.json" for split in ("random", "popular", "adversarial")), "val2014"
+    ),
 }
 
 
