@@ -13,7 +13,7 @@ from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.requests import EvaluationPlan
-from tasks import plan, tracking, tracking_models, tracking_views
+from tasks import plan, tracking, tracking_lineage, tracking_models, tracking_views
 from tasks.ahead import ahead_request, take_over
 from tasks.evidence import JUDGMENTS_FILE, log_evidence, show_scores
 from tasks.home import benchmark_data, current_home
@@ -134,6 +134,8 @@ def _log(run: RunContext, judged: Judged, result: JudgeResult, evaluation: Evalu
         tracking.log_dataset(child, judged.benchmark, digest, judged.sampled.directory, "evaluation")
         for table in result.tables.values():
             tracking.log_metrics(child, table.metrics(), model_id, (judged.benchmark, digest))
+        if model_id:
+            tracking_lineage.describe_lineage(model_id)
         log_evidence(child, judged, evaluation.preview_prompts)
         if not result.outages:
             tracking.mark_finished(child)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.requests import Registration
-from tasks import events, tracking_models
+from tasks import events, tracking_lineage, tracking_models
 from tasks.policies import verb
 from tasks.progress import note
 from tasks.provenance import current_provenance
@@ -27,6 +27,8 @@ def register(run: RunContext, trained: Trained, registration: Registration) -> R
     tracking_models.link_models(trained.mlflow_run_id, makes=version.model_id, step=trained.checkpoint.step)
     if registration.alias:
         tracking_models.move_alias_forward(version, registration.alias)
+    tracking_lineage.link_forward(version, trained.mlflow_run_id, trained.base_model_id)
+    tracking_lineage.describe_lineage(version.model_id)
     label = f"{version.name}/{version.version}"
     note(f"register: {label} {'was there already' if there else 'made'}")
     if not there:

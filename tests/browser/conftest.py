@@ -1,0 +1,123 @@
+"""One stack (``reca up``), one browser and one finished run serve every browser test.
+
+``RECA_SCREENSHOTS=DIR`` writes a picture of every step there (``make screenshots`` makes those of docs/images): the run
+is then a longer one, so that there is something to see.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.pages import CHROMIUM, SLOW_MILLISECONDS, RunForm
+from tests.end_to_end.test_servers import ENDED, Stack, free_port, state_of, wait_for
+from tests.end_to_end.test_stack import reca, up
+
+WIDTH, HEIGHT = 1280, 900
+COLOURS = 256
+"""Of a stored picture: pages are mostly flat, so that a palette quarters their size."""
+RUN_SECONDS = 400.0
+SHORT_RUN = {
+    "images": {"scenes": 60},
+    "training": {"steps": 4, "images_per_step": 8, "warmup_steps": 1},
+    "evaluation": {"prompts_per_tag": 2, "pictures_per_prompt": 1},
+}
+SHOWN_RUN = {
+    "images": {"scenes": 512},
+    "training": {"steps": 60, "images_per_step": 32, "warmup_steps": 5},
+    "evaluation": {"prompts_per_tag": 12, "pictures_per_prompt": 2},
+}
+
+
+@dataclass(frozen=True)
+class Screenshots:
+    """Keeps pictures of pages where a folder for them is named."""
+
+    folder: str
+
+    def take(self, page: Page, name: str) -> None:
+        """A picture of what the window shows."""
+        if not self.folder:
+            return
+        with Image.open(io.BytesIO(page.screenshot(timeout=SLOW_MILLISECONDS))) as picture:
+            small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+            small.save(Path(self.folder) / f"{name}.png", optimize=True)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A pipeline that was started by the form."""
+
+    flow_run_id: str
+    address: str
+    """Where the form led to: the page of the run."""
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Screenshots:
+    return Screenshots(os.environ.get("RECA_SCREENSHOTS", ""))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    started = Stack(tmp_path_factory.mktemp("browser"), free_port(), free_port())
+    (started.root / "worker.log").symlink_to(started.root / "home/stack/worker.log")
+    try:
+        result = up(started)
+        assert result.returncode == 0, result.stderr
+        yield started
+    finally:
+        reca(started.root / "home", "down")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Both UIs ask for pages elsewhere; here no name resolves, so that nothing waits for them.
+        nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", nowhere])
+        yield started
+        started.close()
+
+
+def open_page(browser: Browser) -> Page:
+    context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+    context.set_default_timeout(SLOW_MILLISECONDS)
+    # MLflow opens its assistant beside the page once per browser; this is not its first visit.
+    context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+    return context.new_page()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = open_page(browser)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture(scope="session")
+def finished(stack: Stack, browser: Browser, screenshots: Screenshots) -> FinishedRun:
+    """The tiny pipeline, started by filling in its form and followed to its end."""
+    opened = open_page(browser)
+    form = RunForm(opened, stack, "train-then-evaluate")
+    for section, fields in (SHOWN_RUN if screenshots.folder else SHORT_RUN).items():
+        for field, value in fields.items():
+            form.fill(section, field, str(value))
+    opened.mouse.wheel(0, -100_000)
+    screenshots.take(opened, "prefect-form")
+    form.submit()
+    opened.wait_for_url("**/runs/flow-run/*")
+    flow_run_id = opened.url.rsplit("/", 1)[1].partition("?")[0]
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ENDED, RUN_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    opened.get_by_text("Completed").first.wait_for()
+    address = opened.url
+    opened.context.close()
+    return FinishedRun(flow_run_id, address)
