@@ -85,7 +85,8 @@ def build() -> Parser:
         if "-" in flow:
             _run_options(commands.add_parser(flow.replace("-", "_"), parents=[shared], add_help=False), flow)
     _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))
-    _compare(commands.add_parser("compare", parents=[shared], help="compare two sets of results"))
+    _compare(commands.add_parser("compare", parents=[shared], help="compare models or results, two or more"))
+    _rerun(commands.add_parser("rerun", parents=[shared], help="repeat a run from its stored request"))
     _fetch(commands.add_parser("fetch", parents=[shared], help="get a benchmark's own files, each checked by hash"))
     _convert(commands.add_parser("convert", parents=[shared], help="a checkpoint between our layout and its authors'"))
     _sampling(commands, shared)
@@ -164,10 +165,26 @@ def _score(parser: argparse.ArgumentParser) -> None:
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(target="deployments.commands.compare:compare")
-    parser.add_argument("base", metavar="A", help="answers folder, its hash or the start of it")
-    parser.add_argument("trained", metavar="B", help="the same, of the other model")
+    parser.add_argument(
+        "sides",
+        nargs="+",
+        metavar="A",
+        help="what the others are compared with comes first: a folder or hash of answers, pictures or a training, "
+        "models:/NAME@ALIAS, NAME/3, a bundled model, a checkpoint, or an MLflow run",
+    )
     parser.add_argument("--arithmetic", choices=["corrected", "parity"], default="corrected")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples")
+    parser.add_argument("--output", metavar="FILE", default="", help="also write it: JSON, or Markdown to FILE.md")
+
+
+def _rerun(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(target="deployments.commands.rerun:rerun")
+    parser.add_argument("run", metavar="RUN", help="folder, beginning of its hash, or MLflow run: every run names it")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="reuse nothing: make everything anew in a home of its own, and say whether it came out the same",
+    )
 
 
 def _fetch(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def comparison_table(found: ScoreSection, base: str, trained: str) -> Table:
         cells = (row.name, row.base, row.trained, row.difference, row.interval, row.coverage)
         style = " ".join(word for word in (STYLES[row.tone], "bold" if row.headline else "") if word)
         table.add_row(*(Text(cell) for cell in cells), style=style or None)
+    return table
+
+
+def contest_table(benchmark: str, names: Sequence[str], sections: Sequence[ScoreSection]) -> Table:
+    """More than two side by side: the first, and every other with its difference from it."""
+    table = Table(title=benchmark, title_justify="left", title_style="bold")
+    for heading in ("", *names):
+        table.add_column(heading, justify="right" if heading else "left")
+    for rows in zip(*(found.rows for found in sections), strict=True):
+        others = [Text(f"{row.trained} ({row.difference})", style=STYLES[row.tone]) for row in rows]
+        table.add_row(Text(rows[0].name), Text(rows[0].base), *others, style="bold" if rows[0].headline else None)
     return table
 
 

@@ -90,21 +90,20 @@ def _pair_json(pair: BenchmarkPair) -> dict[str, Any]:
 
 
 def report_markdown(page: Page) -> str:
-    """The same tables as Markdown, for a pull request or a Prefect artifact."""
-    parts = [f"# {_cell(page.title)}"]
-    for scores in page.scores:
-        parts += [
-            "",
-            f"## {_cell(scores.benchmark)}",
-            "",
-            f"**{_cell(scores.verdict.headline)}** {_cell(scores.verdict.detail)}",
-        ]
-        parts += ["", *_markdown_rows(page, scores), "", _cell(scores.caption)]
-    return "\n".join(parts) + "\n"
+    """The same tables as Markdown, for a pull request."""
+    parts = [section_markdown(scores, page.base_name, page.trained_name) for scores in page.scores]
+    return "\n\n".join([f"# {_cell(page.title)}", *parts]) + "\n"
 
 
-def _markdown_rows(page: Page, scores: ScoreSection) -> list[str]:
-    head = ["", page.base_name, page.trained_name, "difference", "95% interval", "judged"]
+def section_markdown(scores: ScoreSection, base: str, trained: str) -> str:
+    """One comparison as Markdown."""
+    said = f"**{_cell(scores.verdict.headline)}** {_cell(scores.verdict.detail)}"
+    table = "\n".join(_markdown_rows(scores, base, trained))
+    return "\n\n".join([f"## {_cell(scores.benchmark)}", said, table, _cell(scores.caption)])
+
+
+def _markdown_rows(scores: ScoreSection, base: str, trained: str) -> list[str]:
+    head = ["", base, trained, "difference", "95% interval", "judged"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in scores.rows:
         lines.append([row.name, row.base, row.trained, row.difference, row.interval, row.coverage])

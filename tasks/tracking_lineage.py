@@ -105,7 +105,8 @@ def _score(metrics: dict[str, Metric], key: str) -> Iterator[str]:
 
 def _schedule(version: ModelVersion) -> str:
     aliases = ", ".join(f"`{alias}`" for alias in version.aliases or []) or "none"
-    return f"aliases: {aliases}. The deployment re-evaluate/reca measures the versions behind its aliases again."
+    decision = f" Last decision: {_plain(version.tags['decision'])}." if version.tags.get("decision") else ""
+    return f"aliases: {aliases}. The deployment re-evaluate/reca measures the versions behind its aliases.{decision}"
 
 
 def _linked(words: str, page: str) -> str:

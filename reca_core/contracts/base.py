@@ -15,11 +15,11 @@ WHEN_SET = "when set"
 
 
 def tell_bounds(schema: dict[str, Any]) -> None:
-    """Add to the help of every number of a JSON schema what it may be: forms show help, but no limits."""
+    """Make the help of every field one line that ends in what it may be: forms show help, but no limits."""
     for field in schema.get("properties", {}).values():
-        words = bounds_in_words(field)
+        words = f"{field.get('description', '')} {bounds_in_words(field)}".split()
         if words:
-            field["description"] = f"{field.get('description', '')} {words}".strip()
+            field["description"] = " ".join(words)
 
 
 def bounds_in_words(field: dict[str, Any]) -> str:

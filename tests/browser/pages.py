@@ -43,7 +43,7 @@ class RunForm:
     """The page on which a run of a deployment is asked for."""
 
     def __init__(self, page: Page, stack: Stack, flow: str) -> None:
-        self.page = page
+        self.page, self.stack, self.flow = page, stack, flow
         deployment = stack.deployment(flow)
         self.sections = fields_of(deployment)
         address = f"http://127.0.0.1:{stack.prefect_port}/v2/deployments/deployment/{deployment['id']}/run"
@@ -80,6 +80,25 @@ class RunForm:
 
     def submit(self) -> None:
         self.page.get_by_role("button", name="Submit").click()
+
+    def begin(self) -> str:
+        """Submit what is right; returns the id of the run that was made of it."""
+        known = set(runs_of(self.stack, self.flow))
+        self.submit()
+        self.page.wait_for_url("**tab=Runs**")
+        (new,) = set(runs_of(self.stack, self.flow)) - known
+        return new
+
+    def run_page(self, flow_run_id: str) -> str:
+        """Address of a run's page."""
+        return f"http://127.0.0.1:{self.stack.prefect_port}/v2/runs/flow-run/{flow_run_id}"
+
+
+def runs_of(stack: Stack, flow: str) -> list[str]:
+    """Ids of the runs of a deployment that a person asked for."""
+    condition = {"deployments": {"id": {"any_": [stack.deployment(flow)["id"]]}}}
+    runs = stack.prefect("POST", "/flow_runs/filter", condition)
+    return [run["id"] for run in runs if not run["auto_scheduled"]]
 
 
 def rows_of(page: Page) -> list[str]:

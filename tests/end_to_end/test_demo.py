@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from reca_core.contracts.errors import EXIT_DONE, EXIT_INTERRUPTED
+from reca_core.contracts.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.records import Sample
 from tests.reca_core.tiny_janus import save_tiny_janus
@@ -200,6 +201,63 @@ def test_two_judgings_are_compared_by_the_beginning_of_their_hash(place: Place, 
     result = subprocess.run(command, cwd=place.here, env=place.environment, capture_output=True, text=True, check=True)
     written = json.loads(Path(first.document["comparisons"][0]).read_text())
     assert json.loads(result.stdout)["comparison"]["rows"] == written["rows"]
+
+
+def reca(place: Place, *words: str) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, "-m", "deployments.cli", "--home", str(place.home), "--json", *words]
+    result = subprocess.run(command, cwd=place.here, env=place.environment, capture_output=True, text=True, check=False)
+    document: dict[str, Any] = json.loads(result.stdout)
+    return result.returncode, document
+
+
+def test_models_are_compared_by_any_name_and_more_than_two_at_once(place: Place, first: Run) -> None:
+    written = json.loads(Path(first.document["comparisons"][0]).read_text())
+    version = first.document["version"]["version"]
+    training, run_id = Path(first.document["run_directory"]).name, first.document["mlflow_run_id"]
+    names = ["./tiny", f"reca-tiny/{version}", "models:/reca-tiny@challenger", training[:8], run_id]
+    status, document = reca(place, "compare", *names, "--output", "comparison.json")
+    assert status == EXIT_DONE, document
+    assert [found["comparison"]["rows"] for found in document["comparisons"]] == [written["rows"]] * 4
+    assert document["comparisons"][0]["trained"]["name"] == f"reca-tiny/{version}"
+    assert json.loads((place.here / "comparison.json").read_text())["comparisons"] == document["comparisons"]
+    assert reca(place, "compare", *names[:2], "--output", "comparison.md")[0] == EXIT_DONE
+    assert "| overall |" in (place.here / "comparison.md").read_text()
+
+
+def test_results_that_are_not_alike_are_refused_by_what_differs(place: Place, first: Run) -> None:
+    base, trained = (Path(path).parent for path in first.document["scores"])
+    other = place.here / "other"
+    shutil.copytree(trained, other)
+    done = json.loads((other / "DONE.json").read_text())
+    for table in done["tables"].values():
+        table["seeds"] = [1, 2]
+    (other / "DONE.json").write_text(json.dumps(done))
+    status, document = reca(place, "compare", str(base), "./other")
+    assert status == EXIT_INCOMPLETE
+    assert "differ in seeds" in json.dumps(document)
+    status, document = reca(place, "compare", str(base), "nothing-of-this-name")
+    assert status == EXIT_BAD_INPUT
+    assert trained.name in json.dumps(document)
+
+
+def test_every_run_is_repeated_from_its_stored_request(place: Place, first: Run) -> None:
+    training = Path(first.document["run_directory"])
+    status, document = reca(place, "rerun", training.name[:8])
+    assert (status, document["reused"], document["run_directory"]) == (EXIT_DONE, True, str(training))
+    status, document = reca(place, "rerun", first.document["mlflow_run_id"])
+    assert status == first.status
+    assert document["version"] == first.document["version"]
+    assert {"train", "register"} <= set(document["reused"])
+    status, document = reca(place, "rerun", "nothing")
+    assert (status, training.name in json.dumps(document)) == (EXIT_BAD_INPUT, True)
+
+
+def test_a_fresh_repetition_reuses_nothing_and_comes_out_the_same(place: Place, first: Run) -> None:
+    for directory in (first.document["run_directory"], str(Path(first.document["scores"][1]).parent)):
+        status, document = reca(place, "rerun", directory, "--fresh")
+        assert (status, document["reused"]) == (EXIT_DONE, False)
+        assert document["run_directory"] != directory
+        assert document["request_hash"] == Path(directory).name
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
