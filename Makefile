@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two tests at a time, those with servers one by one (tests/conftest.py); PYTEST_ARGS= for one after the other.
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 
-.PHONY: demo test check bench lock up down clean
+.PHONY: demo test check bench lock up down clean screenshots
 
 demo: $(VENV)/.runtime
 	$(BIN)/reca demo
@@ -30,6 +30,10 @@ check: $(VENV)/.dev
 # How fast the rooms are: make bench, make bench SECTIONS=judging BENCH_ARGS="--output bench.json"
 bench: $(VENV)/.runtime
 	$(BIN)/python -m deployments.bench $(SECTIONS) $(BENCH_ARGS)
+
+# The pictures of both UIs in docs/images, from a run that is longer than the tests' (some minutes).
+screenshots: $(VENV)/.dev
+	RECA_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/browser/test_results.py
 
 # Writes requirements.lock and requirements-dev.lock from the ranges in pyproject.toml.
 lock: $(VENV)/.dev
