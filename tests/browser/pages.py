@@ -34,8 +34,9 @@ def fields_of(deployment: dict[str, Any]) -> dict[str, list[Field]]:
     found = {}
     for section, parameter in sorted(schema["properties"].items(), key=lambda item: item[1]["position"]):
         owner = schema["definitions"][parameter["$ref"].rpartition("/")[2]]
+        chosen = deployment["parameters"].get(section, {})
         found[owner["title"]] = [
-            Field(section, name, field["title"], field["description"], parameter["default"][name])
+            Field(section, name, field["title"], field["description"], chosen.get(name, parameter["default"][name]))
             for name, field in owner["properties"].items()
         ]
     return found
@@ -44,11 +45,11 @@ def fields_of(deployment: dict[str, Any]) -> dict[str, list[Field]]:
 class RunForm:
     """The page on which a run of a deployment is asked for."""
 
-    def __init__(self, page: Page, stack: Stack, flow: str) -> None:
+    def __init__(self, page: Page, stack: Stack, flow: str, name: str = "reca") -> None:
         self.page, self.stack, self.flow = page, stack, flow
-        deployment = stack.deployment(flow)
-        self.sections = fields_of(deployment)
-        address = f"http://127.0.0.1:{stack.prefect_port}/v2/deployments/deployment/{deployment['id']}/run"
+        self.deployment: dict[str, Any] = stack.prefect("GET", f"/deployments/name/{flow}/{name}")
+        self.sections = fields_of(self.deployment)
+        address = f"http://127.0.0.1:{stack.prefect_port}/v2/deployments/deployment/{self.deployment['id']}/run"
         page.goto(address, wait_until="domcontentloaded")
         page.get_by_text("Enforce Parameter Schema").wait_for()
         drawn = f"() => document.querySelectorAll('label').length > {len(self.expected_labels())}"

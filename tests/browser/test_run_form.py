@@ -5,23 +5,39 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import Page, expect
+import yaml
+from playwright.sync_api import Locator, Page, expect
 
+from deployments.stack_setup import DEPLOYMENTS
 from tests.browser.pages import RunForm, runs_of
 from tests.end_to_end.test_servers import ENDED, Stack, state_of, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
 
 RUN_SECONDS = 180.0
-FLOWS = ("prepare", "post-train", "train-then-evaluate", "evaluate", "re-evaluate")
+ENTRIES = yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]
+EVERY = [(entry["entrypoint"].rpartition(".")[2].replace("_", "-"), entry["name"]) for entry in ENTRIES]
+"""Flow and deployment."""
 OWN_TABS = {"Now", "Later"}
 """Prefect's own choice of when to start."""
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_every_field_is_there_in_order_with_title_help_and_default(stack: Stack, page: Page, flow: str) -> None:
-    form = RunForm(page, stack, flow)
+def shows(control: Locator, value: object) -> bool:
+    """Whether a box, a choice or a switch stands at a value."""
+    if isinstance(value, bool):
+        return control.get_attribute("data-state") == ("checked" if value else "unchecked")
+    text = control.inner_text() if control.get_attribute("type") == "button" else control.input_value()
+    return text == value if isinstance(value, str) else float(text) == value
+
+
+@pytest.mark.parametrize(("flow", "name"), EVERY)
+def test_every_field_is_there_in_order_with_title_help_and_default_and_nothing_behind_tabs(
+    stack: Stack, page: Page, flow: str, name: str
+) -> None:
+    form = RunForm(page, stack, flow, name)
     assert form.labels() == form.expected_labels()
+    assert set(page.get_by_role("tab").all_inner_texts()) <= OWN_TABS
+    assert '"const":' not in json.dumps(form.deployment["parameter_openapi_schema"])
     text = page.locator("body").inner_text()
     for fields in form.sections.values():
         for field in fields:
@@ -29,17 +45,7 @@ def test_every_field_is_there_in_order_with_title_help_and_default(stack: Stack,
             if isinstance(field.default, list):
                 assert all(page.locator("textarea").filter(has_text=item).count() for item in field.default), field
                 continue
-            control = form.control(field.section, field.name)
-            shown = control.inner_text() if control.get_attribute("type") == "button" else control.input_value()
-            same = shown == field.default if isinstance(field.default, str) else float(shown) == field.default
-            assert same, (field, shown)
-
-
-@pytest.mark.parametrize("flow", FLOWS)
-def test_no_part_of_a_form_is_behind_a_tab_or_a_constant_to_edit(stack: Stack, page: Page, flow: str) -> None:
-    RunForm(page, stack, flow)
-    assert set(page.get_by_role("tab").all_inner_texts()) <= OWN_TABS
-    assert '"const":' not in json.dumps(stack.deployment(flow)["parameter_openapi_schema"])
+            assert shows(form.control(field.section, field.name), field.default), field
 
 
 def test_a_number_out_of_bounds_is_refused_at_its_field(stack: Stack, page: Page) -> None:
