@@ -143,4 +143,4 @@ def _served_views(run: RunContext, pairs: Sequence[Compared]) -> dict[str, str]:
 def cell(text: str) -> str:
     """Text inside a markdown table: no markup of any kind survives."""
     plain = "".join(f"\\{letter}" if letter in MARKDOWN else letter for letter in " ".join(text.split()))
-    return html.escape(plain)
+    return html.escape(plain, quote=False)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.pages import CHROMIUM, SLOW_MILLISECONDS, RunForm
 from tests.end_to_end.test_servers import ENDED, Stack, free_port, state_of, wait_for
 from tests.end_to_end.test_stack import reca, up
 
+expect.set_options(timeout=SLOW_MILLISECONDS)
 WIDTH, HEIGHT = 1280, 900
 COLOURS = 256
 """Of a stored picture: pages are mostly flat, so that a palette quarters their size."""
