@@ -48,7 +48,7 @@ def _due(client: SyncPrefectClient, mine: FlowRun) -> list[FlowRun]:
     wanted = {
         "deployment_id": {"any_": [mine.deployment_id]},
         "state": {"name": {"any_": list(WAITING)}},
-        "expected_start_time": {"before_": now},
+        "next_scheduled_start_time": {"before_": now},
     }
     found = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
     return [run for run in found if run.auto_scheduled and run.id != mine.id]

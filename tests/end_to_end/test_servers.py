@@ -296,11 +296,11 @@ def test_the_whole_pipeline_runs_on_a_worker(stack: Stack, model: Path) -> None:
     assert _tags(version)["flow_run_id"] == flow_run_id
 
 
-def begin_long_training(stack: Stack, model: Path, steps: int) -> str:
+def begin_long_training(stack: Stack, model: Path, steps: int, seconds: float = RUN_SECONDS) -> str:
     """A training far from its end, begun and stepping; another number of steps is another run directory."""
     parameters = {name: value for name, value in settings(model, steps).items() if name != "evaluation"}
     flow_run_id = trigger(stack, "post-train", parameters)
-    wait_for(stack, "worker", lambda: any(has_checkpoint(line) for line in children(stack).values()), RUN_SECONDS)
+    wait_for(stack, "worker", lambda: any(has_checkpoint(line) for line in children(stack).values()), seconds)
     return flow_run_id
 
 
