@@ -1,4 +1,6 @@
-"""The pictures of the README: ``python -m deployments.figures [--home DIR] [--output docs/images]``.
+"""Pictures of the documents: ``python -m deployments.figures [readme|families] [--home DIR] [--output docs/images]``.
+
+``families``: the sequence of every family with its attention mask, for docs/families.md. ``readme``, the default:
 
 ``photographs.png``: photographs from scikit-image's wheel (public domain or CC0) through the bundled tiny model.
 ``report.png``: the first screen of the newest report of the home, by Debian's chromium; run ``reca demo`` before.
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments import cli
+from deployments.figures_families import families
 from reca_core.contracts.errors import EXIT_DONE, PrerequisiteMissing, RecaError
 from reca_core.contracts.home import DEFAULT_HOME
 
@@ -68,15 +71,17 @@ def _package_folder(name: str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make both pictures; the exit status of the first that cannot be made."""
+    """Make the pictures of a document; the exit status of the first that cannot be made."""
     parser = argparse.ArgumentParser(prog="python -m deployments.figures", description=__doc__)
+    parser.add_argument("document", nargs="?", choices=("readme", "families"), default="readme")
     parser.add_argument("--home", type=Path, default=Path(DEFAULT_HOME))
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     options = parser.parse_args(arguments)
     home, output = options.home.absolute(), options.output.absolute()
     try:
-        for figure in (photographs, report):
-            sys.stdout.write(f"{figure(home, output)}\n")
+        made = families(output) if options.document == "families" else (f(home, output) for f in (photographs, report))
+        for path in made:
+            sys.stdout.write(f"{path}\n")
     except RecaError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -171,6 +171,9 @@ class TrainingPlan(Config):
     Harmon and Show-o's VQ variant can change it."""
     understanding_picture: Literal["published", "small", "blurred"] = Field("published", title="Understanding picture")
     """small keeps the smaller picture small, blurred blows it up again; only Show-o's VQ variant has both."""
+    attention: Literal["dense", "flex"] = unhashed("dense", title="Attention")
+    """dense is the reference and runs anywhere; flex leaves out what is hidden, on a GPU, for BAGEL's packed batches.
+    Equal up to rounding."""
     upstream_parity: bool = Field(False, title="Upstream parity")
     """Repeat the documented slips of the family's published training (docs/families.md). Off: the correct behaviour."""
     ema_decay: float = Field(0.0, ge=0, lt=1, title="EMA decay")

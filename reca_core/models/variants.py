@@ -18,6 +18,7 @@ TRAINING: dict[str, object] = {
     "upstream_parity": False,
     "understanding_downscale": 0,
     "understanding_picture": "published",
+    "attention": "dense",
 }
 DRAWING: dict[str, object] = {"steps": 0, "image_guidance_scale": 0.0, "renorm": "published"}
 """The fields of a plan and of the sampling settings that not every family has, and their values as published."""

@@ -67,7 +67,7 @@ def test_the_plan_of_a_recipe_needs_neither_weights_nor_network(
 
 def test_every_published_run_has_a_recipe_and_names_a_registered_family() -> None:
     models = {name: recipes.find(name)["model"] for name in recipes.RECIPES if name not in RENDERED}
-    assert {model.family for model in models.values()} == set(FAMILIES)  # type: ignore[attr-defined]
+    assert {model.family for model in models.values()} <= set(FAMILIES)  # type: ignore[attr-defined]
     for name, model in models.items():
         assert name.partition("-")[0] == model.family  # type: ignore[attr-defined]
 

@@ -131,8 +131,14 @@ class Bagel(nn.Module):
         return frozenset(name for name in names if EXPERT in name or name.startswith(GENERATION))
 
     def following(self, plan: TrainingPlan) -> Bagel:
-        """Nothing in the step differs: upstream's slip is in what it exported (``parity_average``)."""
-        refuse_others(self.family, plan, ("upstream_parity",))
+        """Nothing in the step differs: upstream's slip is in what it exported (``parity_average``).
+
+        Raises BadInput for flex attention on a CPU, where it has no way back.
+        """
+        refuse_others(self.family, plan, ("upstream_parity", "attention"))
+        if plan.attention == "flex" and self.device.type == "cpu":
+            raise BadInput("flex attention trains on a GPU only", field="training.attention", choices=("dense",))
+        self.network.choose_attention(plan.attention)
         return self
 
     # ---- what goes in ------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 Text and ViT tokens use the base weights, VAE tokens the ``_moe_gen`` twins; queries and keys are RMS-normalised per
 head before the rotary embedding; queries, keys and values have biases (arXiv 2505.14683, section 3.1). The rest is
 Qwen2, whose norm, MLP and rotary are transformers' own. Attention is dense scaled dot product with an explicit mask,
-per sample: the reference path, which runs on any device.
+per sample: the reference path, which runs on any device. Flex attention computes the same under the same masks and
+leaves out the blocks that are hidden; an option on a GPU (training.attention).
 
 Shapes: S tokens of all samples in a row, D width.
 """
@@ -12,16 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, Qwen2RotaryEmbedding, apply_rotary_pos_emb
 
 Rows = Float[Tensor, "tokens width"]
+AttentionKind = Literal["dense", "flex"]
 
 
 @dataclass
@@ -53,6 +58,11 @@ class Routing:
     masks: Sequence[Bool[Tensor, "queries keys"]]
     frozen_understanding: bool = False
 
+    @cached_property
+    def blocks(self) -> list[BlockMask]:
+        """The masks as flex attention wants them; made once for all layers."""
+        return [block_mask_of(mask) for mask in self.masks]
+
     def apply(self, x: Tensor, understand: Callable[[Tensor], Tensor], generate: Callable[[Tensor], Tensor]) -> Tensor:
         """Each row through its own expert."""
         chosen = self.generation.nonzero()[:, 0]
@@ -66,6 +76,8 @@ class Routing:
 
 class Attention(nn.Module):
     """Joint attention of both experts' tokens."""
+
+    kind: AttentionKind = "dense"
 
     def __init__(self, config: Qwen2Config) -> None:
         super().__init__()
@@ -104,18 +116,40 @@ class Attention(nn.Module):
             key, value = torch.cat([memory[0], key]), torch.cat([memory[1], value])
             mixed = [attend(query, key, value, routing.masks[0])]
         else:
-            lengths = [len(mask) for mask in routing.masks]
-            parts = zip(query.split(lengths), key.split(lengths), value.split(lengths), routing.masks, strict=True)
+            lengths, flex = [len(mask) for mask in routing.masks], self.kind == "flex"
+            masks: Sequence[Tensor | BlockMask] = routing.blocks if flex else routing.masks
+            parts = zip(query.split(lengths), key.split(lengths), value.split(lengths), masks, strict=True)
             mixed = [attend(*part) for part in parts]
         joined = rearrange(torch.cat(mixed), "s h d -> s (h d)")
         return routing.apply(joined, self.get_submodule("o_proj"), self.get_submodule("o_proj_moe_gen")), key, value
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Float[Tensor, "queries heads head_dim"]:
-    """Grouped-query attention of one sample under a boolean mask [queries, keys]."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask
+) -> Float[Tensor, "queries heads head_dim"]:
+    """Grouped-query attention of one sample under a boolean mask [queries, keys], or the same mask in blocks."""
     q, k, v = (rearrange(part, "s h d -> 1 h s d") for part in (query, key, value))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None, None], enable_gqa=True)
+    if isinstance(mask, Tensor):
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None, None], enable_gqa=True)
+    else:
+        out = _flex(q.device.type)(q, k, v, block_mask=mask, enable_gqa=True)
     return rearrange(out, "1 h s d -> s h d")
+
+
+def block_mask_of(mask: Bool[Tensor, "queries keys"]) -> BlockMask:
+    """A dense mask in flex attention's blocks."""
+
+    def visible(_: Tensor, __: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return mask[query, key]
+
+    return create_block_mask(visible, None, None, *mask.shape, device=str(mask.device))
+
+
+@cache
+def _flex(device: str) -> Callable[..., Tensor]:
+    """Compiled on a GPU, where that is the point of it; as it stands elsewhere, for tests."""
+    made: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    return made
 
 
 class Layer(nn.Module):
