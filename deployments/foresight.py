@@ -257,8 +257,8 @@ class Foresight:
             request = self._collect_request(name)
             work = f"pictures of {len(opened.prompts())} prompts in {folder}; looked at every time"
             yield Step(f"collect {name}", work, TO_DO, request.output_directory)
-            count = self.asked.evaluation.pictures_per_prompt
-            asked = f"with {count} pictures per prompt {self._asking(name, opened)}"
+            count = max((len(prompt.seeds) for prompt in opened.prompts()), default=0)
+            asked = f"with {count} per prompt {self._asking(name, opened)}"
             yield Step(f"judge {name}", f"{folder}: {asked}", LATER)
 
     def _collect_request(self, benchmark: str) -> CollectRequest:

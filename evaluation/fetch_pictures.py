@@ -2,7 +2,7 @@
 
 The hub lists a hash for every file of a commit (SHA-256 for large ones, git blob ids for others); a download that
 differs is refused. ``origin.json`` records data set, commit and hashes, ``pictures.json`` the SHA-256 of every unpacked
-picture; an altered or missing picture is found again with it. COCO's server lists no hashes: what came first counts.
+file; an altered or missing picture is found again with it. COCO's server lists no hashes: what came first counts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from evaluation.benchmarks.data import RECORD_FILE as PICTURES_FILE
+from evaluation.benchmarks.gedit.benchmark import ITEMS_FILE
 from evaluation.download import Hosts, get_bytes, get_file, get_json
 from evaluation.pins import Listed, Pictures
 from reca_core.contracts.errors import PrerequisiteMissing
@@ -22,9 +24,6 @@ from reca_core.contracts.files import atomic_write_bytes, write_json
 from reca_core.contracts.hashing import sha256_file
 
 ORIGIN_FILE = "origin.json"
-PICTURES_FILE = "pictures.json"
-ITEMS_FILE = "items.jsonl"
-"""For tables: what the data set says of every item besides its picture."""
 DOWNLOADS = "downloads"
 MAIN = "main"
 FIELD = "source pictures"
@@ -179,6 +178,7 @@ def _unpack_table(archive: Path, wanted: str, folder: Path) -> Iterator[Path]:
         yield target
     items = list(dict.fromkeys(items))
     atomic_write_bytes(folder / ITEMS_FILE, ("\n".join(items) + "\n").encode())
+    yield folder / ITEMS_FILE
 
 
 def _rows(archive: Path) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """GEdit-Bench behind the benchmark protocol: two calls per edit, repeated until both arithmetics can be reported.
 
 Layout: ``fullset/<task>/<lang>/<key>.png``, the source beside it as ``<key>_SRCIMG.png``. An item is (task, language,
-key): keys alone are not unique. The item list available as a file has the 604 English items of 606 whose keys are.
+key): keys alone are not unique. The fetched data set has all 606 English items and says which are in the intersection;
+the list that is available as a file alone has the 604 whose keys are unique and does not say it.
 The rendered world has items of five of the eleven tasks, painted pictures to edit, and questions in its own words.
 """
 
@@ -22,7 +23,7 @@ from evaluation.benchmark import (
     SourcePicture,
     failure,
 )
-from evaluation.benchmarks.data import read_pinned
+from evaluation.benchmarks.data import read_pinned, read_recorded
 from evaluation.benchmarks.gedit import summary
 from evaluation.benchmarks.gedit.rounds import CALLS, MAX_ROUNDS, calls_to_make, score_replies
 from evaluation.records import Answer, Arithmetic, Judgment, Question, Reply, Scored, Unscored, Unusable
@@ -34,6 +35,8 @@ from reca_core.contracts.world_tasks import PICTURE_SCORES_FORM, edit_scores_que
 ITEMS = PinnedFile(
     "gedit_en_instructions.json", sha256="9d34f6fc8741b840c9ebd28b699b17823536b8adc65dbfb153059208a6d5bf24"
 )
+ITEMS_FILE = "items.jsonl"
+"""What the fetched data set says of every item besides its picture."""
 SC_TEXT = PinnedFile("judge_sc_template.txt", sha256="8f529562c2f89f8db51a3f7cc4d487686f676909c21010b67b0e65ec78150de5")
 PQ_TEXT = PinnedFile("judge_pq_prompt.txt", sha256="2473ff2c7406e06545c5c039ceb039ff2604ebacf150868a48f0bf07c9e733b0")
 CARD = BenchmarkCard(
@@ -103,10 +106,7 @@ class GEdit:
         if world:
             per_task = min(plan.prompts_per_tag or WORLD_ITEMS_PER_TYPE, WORLD_ITEMS_PER_TYPE)
             return cls._of_world(benchmark_id, edit_items(GEDIT_TYPES, plan.first_seed, per_task), plan)
-        items = [
-            GEditItem(item["edit_type"], LANGUAGE_OF_ITEMS, key, item["prompt"], intersection=False)
-            for key, item in json.loads(read_pinned(data, "gedit", ITEMS)).items()
-        ]
+        items = _items(data)
         texts = {"SC": read_pinned(data, "gedit", SC_TEXT), "PQ": read_pinned(data, "gedit", PQ_TEXT)}
         folder = (data or Path()) / "gedit"
         sources = {item.source: SourcePicture(file=folder / item.source) for item in items}
@@ -192,6 +192,21 @@ class GEdit:
             tag=item.task,
             outcome=outcome.model_copy(update={"evidence": {**outcome.evidence, **known}}),
         )
+
+
+def _items(data: Path | None) -> list[GEditItem]:
+    """The English items: of the fetched data set, else of the file."""
+    rows = [json.loads(line) for line in read_recorded(data, "gedit", ITEMS_FILE).split("\n") if line.strip()]
+    if not rows:
+        return [
+            GEditItem(item["edit_type"], LANGUAGE_OF_ITEMS, key, item["prompt"], intersection=False)
+            for key, item in json.loads(read_pinned(data, "gedit", ITEMS)).items()
+        ]
+    return [
+        GEditItem(row["task_type"], row[summary.LANGUAGE], row["key"], row["instruction"], row["Intersection_exist"])
+        for row in rows
+        if row[summary.LANGUAGE] == LANGUAGE_OF_ITEMS
+    ]
 
 
 def _replies(known: Known, call: str) -> list[str]:
