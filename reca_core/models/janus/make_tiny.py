@@ -76,7 +76,22 @@ BASE = Stage(
 )
 """Everything from the first step on, one schedule. Captions name objects only nine times in ten: it learns to read
 colours, counts and places, and hardly to draw by them. It never reconstructs: that is what post-training is for."""
-STAGES = (TOKENIZER, BASE)
+FINDING = Stage(
+    TrainingPlan(
+        stage="base",
+        steps=500,
+        learning_rate=1.2e-3,
+        schedule="cosine",
+        warmup_steps=30,
+        checkpoint_every_steps=100,
+        preview_every_steps=1000,
+        seed=1,
+    ),
+    CaptionSource(seed=800_000, rich_fraction=0.1, described_fraction=0.05, finding_fraction=0.7),
+    LossTerms(reconstruction=0, image_to_text=3, text_to_image=1, text=1),
+)
+"""The same again with more of what is slowest to learn: questions about an object that is found by its shape."""
+STAGES = (TOKENIZER, BASE, FINDING)
 log = logging.getLogger(__name__)
 
 
