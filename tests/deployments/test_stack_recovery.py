@@ -11,6 +11,7 @@ from mlflow.utils.request_utils import JitteredRetry
 from prefect.events.schemas.automations import EventTrigger
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
+from deployments import recipes
 from deployments.automations import HEARTBEAT, RESUME_TAG, SILENCE_SECONDS, automations, requeue, zombie
 from deployments.stack import LIMIT, POOL, QUEUE
 from deployments.stack_setup import DEPLOYMENTS
@@ -45,6 +46,15 @@ def test_every_deployment_is_capped_limited_and_resumed() -> None:
     assert tags.pop("poll_registry") == []  # the next look comes anyway
     assert all(given == [RESUME_TAG] for given in tags.values())
     assert QUEUE in [entry["work_pool"].get("work_queue_name") for entry in document["deployments"]]
+
+
+def test_the_flow_of_every_recipe_is_deployed() -> None:
+    """Else ``reca up`` ends where it copies that deployment."""
+    entries = yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]
+    deployed = {
+        entry["entrypoint"].rpartition(".")[2].replace("_", "-") for entry in entries if entry["name"] == "reca"
+    }
+    assert {recipes.flow_of(name) for name in recipes.RECIPES} <= deployed
 
 
 def test_silence_is_at_least_three_heartbeats() -> None:
