@@ -10,24 +10,21 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import reca_core
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import HASH_LENGTH, sha256_text, sha256_tree
-from reca_core.contracts.home import Home
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.registry import BUNDLED_MODELS, FAMILIES
 from reca_core.contracts.requests import ModelChoice
 from tasks.home import current_home
+from tasks.hub_models import fetch
 
 FIELD = "model.source"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-"""What a checkpoint consists of, weights in safetensors."""
-HUB_PICKLES = ["*.bin", "*.pth", "*.ckpt"]
-"""Weights of repositories that publish no safetensors; the loaders read them with ``weights_only=True``."""
+CONFIG = "config.json"
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt")
-HUB_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
 
 
 def resolve_model(choice: ModelChoice) -> ResolvedModel:
@@ -48,9 +45,10 @@ def resolve_model(choice: ModelChoice) -> ResolvedModel:
     if os.path.isabs(source):
         return _resolved(choice, _chosen(choice, Path(source)), name=_name(choice, _directory_name(Path(source))))
     if HUB_ID.fullmatch(source):
-        directory = _fetch(choice, current_home())
+        found = fetch(choice, current_home())
         name = _name(choice, source.rpartition("/")[2])
-        return _resolved(choice, _chosen(choice, directory), name=name, revision=directory.name)
+        directory = found.directory if found.family else _chosen(choice, found.directory)
+        return _resolved(choice, directory, name=name, revision=found.revision, known=found.family)
     raise BadInput(
         f"{source!r} is no model",
         field=FIELD,
@@ -84,21 +82,33 @@ def _chosen(choice: ModelChoice, directory: Path) -> Path:
     return links
 
 
-def _resolved(choice: ModelChoice, directory: Path, name: str, revision: str = "") -> ResolvedModel:
-    if not (directory / "config.json").is_file():
+def _resolved(choice: ModelChoice, directory: Path, name: str, revision: str = "", known: str = "") -> ResolvedModel:
+    if not _is_checkpoint(directory):
         raise PrerequisiteMissing(
-            f"{directory} is not a checkpoint: it has no config.json",
+            f"{directory} is not a checkpoint: it has neither a {CONFIG} nor weights that a family's authors publish",
             field=FIELD,
-            remedy="name the directory that save_pretrained wrote",
+            remedy="name the directory that save_pretrained wrote, or one with the published files",
         )
     return ResolvedModel(
         name=name,
-        family=_family(choice, directory),
+        family=_family(choice, directory, known),
         path=str(directory),
         sha256=sha256_tree(directory),
         source=choice.source,
         revision=revision,
     )
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    return (directory / CONFIG).is_file() or _by_files(directory) != ""
+
+
+def _by_files(directory: Path) -> str:
+    """The family whose authors' files lie there; empty if there is none."""
+    for family, entry in FAMILIES.items():
+        if any(path.exists() for pattern in entry.files for path in directory.glob(pattern)):
+            return family
+    return ""
 
 
 def _family(choice: ModelChoice, directory: Path, known: str = "") -> str:
@@ -107,15 +117,15 @@ def _family(choice: ModelChoice, directory: Path, known: str = "") -> str:
         return choice.family
     if known:
         return known
-    try:
-        model_type = json.loads((directory / "config.json").read_text()).get("model_type", "")
-    except FileNotFoundError as error:
-        raise PrerequisiteMissing(f"{choice.source} is not a checkpoint: it has no config.json", field=FIELD) from error
-    except ValueError as error:
-        raise BadInput(f"{directory / 'config.json'} is not JSON", field=FIELD) from error
+    settings = _settings(directory)
+    model_type = settings.get("model_type", "")
     for family, entry in FAMILIES.items():
-        if model_type in entry.model_types:
+        if model_type in entry.model_types or settings.get("_class_name") in entry.class_names:
             return family
+    if by_files := _by_files(directory):
+        return by_files
+    if not settings:
+        raise PrerequisiteMissing(f"{choice.source} is not a checkpoint: it has no {CONFIG}", field=FIELD)
     raise BadInput(
         f"config.json says model_type {model_type!r}, which no family claims",
         field="model.family",
@@ -124,35 +134,19 @@ def _family(choice: ModelChoice, directory: Path, known: str = "") -> str:
     )
 
 
+def _settings(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON", field=FIELD) from error
+    if not isinstance(settings, dict):
+        raise BadInput(f"{path} holds no JSON object", field=FIELD)
+    return settings
+
+
 def _directory_name(directory: Path) -> str:
     """A name for tables: that of the directory, or of the run whose ``final`` it is."""
     return directory.parent.name if directory.name == "final" else directory.name
-
-
-def _fetch(choice: ModelChoice, home: Home) -> Path:
-    """The hub's snapshot of a model, into the user's own hub cache if they have one, else below the home."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    theirs = any(os.environ.get(name) for name in HUB_CACHE_VARIABLES)
-    cache = None if theirs else home.cache / "hub"
-
-    def fetched(patterns: list[str]) -> Path:
-        revision = choice.revision or None
-        return Path(snapshot_download(choice.source, revision=revision, cache_dir=cache, allow_patterns=patterns))
-
-    try:
-        if choice.weights:
-            return fetched([*(name for name in HUB_FILES if name != "*.safetensors"), choice.weights])
-        snapshot = fetched(HUB_FILES)
-        if not any(snapshot.rglob("*.safetensors")):
-            snapshot = fetched(HUB_FILES + HUB_PICKLES)
-    except HFValidationError as error:
-        raise BadInput(f"{choice.source!r} cannot be a hub id", field=FIELD, remedy="OWNER/NAME") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise PrerequisiteMissing(
-            f"{choice.source} could not be fetched from the hub: {error}",
-            field=FIELD,
-            remedy="check the id, the revision and the network, or name a directory that holds the checkpoint",
-        ) from error
-    return snapshot

@@ -20,21 +20,48 @@ class FamilyEntry:
     """Values of ``model_type`` in config.json that mean this family."""
     numerics_version: int
     """Raised by whoever changes a training or sampling result of this family."""
+    class_names: tuple[str, ...] = ()
+    """Values of ``_class_name`` in the authors' config.json, where that has no ``model_type``."""
+    files: tuple[str, ...] = ()
+    """Patterns of the authors' files, by which their directories are known where config.json does not say."""
     conversion: str = ""
     """Module that translates its authors' files (``Conversion`` of reca_core/models/published.py); empty: none."""
 
 
 FAMILIES: dict[str, FamilyEntry] = {
     "janus": FamilyEntry(
-        "reca_core.models.janus.adapter:Janus", ("janus", "multi_modality"), 1, "reca_core.models.janus.conversion"
+        "reca_core.models.janus.adapter:Janus",
+        ("janus", "multi_modality"),
+        1,
+        conversion="reca_core.models.janus.conversion",
     ),
     "harmon": FamilyEntry(
-        "reca_core.models.harmon.adapter:Harmon", ("harmon",), 1, "reca_core.models.harmon.conversion"
+        "reca_core.models.harmon.adapter:Harmon",
+        ("harmon",),
+        1,
+        files=("kl16.ckpt",),
+        conversion="reca_core.models.harmon.conversion",
     ),
-    "bagel": FamilyEntry("reca_core.models.bagel.adapter:Bagel", ("bagel",), 1, "reca_core.models.bagel.conversion"),
-    "showo": FamilyEntry("reca_core.models.showo.adapter:Showo", ("showo",), 1, "reca_core.models.showo.conversion"),
+    "bagel": FamilyEntry(
+        "reca_core.models.bagel.adapter:Bagel",
+        ("bagel",),
+        1,
+        files=("llm_config.json",),
+        conversion="reca_core.models.bagel.conversion",
+    ),
+    "showo": FamilyEntry(
+        "reca_core.models.showo.adapter:Showo",
+        ("showo",),
+        1,
+        class_names=("Showo",),
+        conversion="reca_core.models.showo.conversion",
+    ),
     "openuni": FamilyEntry(
-        "reca_core.models.openuni.adapter:OpenUni", ("openuni",), 1, "reca_core.models.openuni.conversion"
+        "reca_core.models.openuni.adapter:OpenUni",
+        ("openuni",),
+        1,
+        files=("openuni*.pth",),
+        conversion="reca_core.models.openuni.conversion",
     ),
 }
 

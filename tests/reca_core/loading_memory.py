@@ -1,0 +1,211 @@
+"""What loading a checkpoint costs, by layout: peak resident size minus that after the imports, per byte of file.
+
+    python -m tests.reca_core.loading_memory --mib 1024 [--family harmon]
+
+For every family and layout a synthetic checkpoint of at least that size is made (the smallest model with a very wide
+language model), and fresh processes load it, load it and read every weight once, and convert it. The kernel counts
+file pages as resident once they were touched, so loading alone may cost nearly nothing; reading every weight
+shows what a first use costs. Linux only (/proc). The figures stand in docs/numbers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reca_core.contracts.conversion import ConvertRequest
+from reca_core.contracts.registry import FAMILIES
+
+MIB = 1 << 20
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt", ".pt")
+WIDENED = "intermediate_size"
+TASKS = ("load", "use", "convert")
+"""Load; load and read every weight; convert to the other layout."""
+RESET_PEAK = "5"
+"""Written to /proc/self/clear_refs, forgets the highest resident size so far."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One task on one checkpoint, in bytes."""
+
+    family: str
+    layout: str
+    task: str
+    size: int
+    cost: int
+
+    @property
+    def ratio(self) -> float:
+        """Memory per byte of checkpoint."""
+        return self.cost / self.size
+
+
+# ---- the child -------------------------------------------------------------------------------------------------
+
+
+def resident(field: str) -> int:
+    """``VmRSS`` or ``VmHWM`` of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def child(family: str, directory: Path, task: str) -> int:
+    """Do one task; returns how far the resident size rose above that after the imports."""
+    from reca_core.conversion.run import convert
+    from reca_core.models.load import adapter_class
+
+    adapter = adapter_class(family)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+        before = resident("VmRSS")
+        if task == "convert":
+            layout = "upstream" if directory.name == "ours" else "reca"
+            target = str(Path(scratch) / "out")
+            convert(ConvertRequest(family=family, source=str(directory), target=target, layout=layout, report=""))
+        else:
+            loaded = adapter.load(directory)
+            if task == "use":
+                sum(float(tensor.float().sum()) for tensor in loaded.network.state_dict().values())
+        return resident("VmHWM") - before
+
+
+def measure(family: str, directory: Path, task: str) -> int:
+    """The same in a fresh process."""
+    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--child", family, str(directory), task]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return int(json.loads(done.stdout.splitlines()[-1])["cost"])
+
+
+# ---- synthetic checkpoints -------------------------------------------------------------------------------------
+
+
+def widened(family: str, size: int) -> Any:
+    """The smallest model with a language model so wide that its weights take at least ``size`` bytes."""
+    from reca_core.models.load import adapter_class
+
+    model: Any = adapter_class(family).smallest(seed=0)
+    if family == "janus":
+        config = model.network.config
+        config.text_config.intermediate_size = _width(model.network, size, config.text_config.intermediate_size)
+        wide = type(model).from_configuration(config, model.tokenizer, model.templates)
+        wide._companions = model._companions
+        return wide
+    settings = json.loads(json.dumps(model.configuration.as_json()))
+    entry = next(key for key in ("llm", "language") if key in settings)
+    text = settings[entry].get("text_config", settings[entry])
+    text[WIDENED] = _width(model.network, size, text[WIDENED])
+    configuration = type(model.configuration).from_json(settings, family)
+    network = type(model.network)(configuration.sizes)
+    return type(model)(configuration, network, _tokenizer(model), model.templates, model._companions)
+
+
+def _tokenizer(model: Any) -> Any:
+    from reca_core.models import directory as common
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in model._companions.items():
+            (Path(scratch) / name).write_bytes(content)
+        return common.read_tokenizer(Path(scratch))
+
+
+def _width(network: nn.Module, size: int, width: int) -> int:
+    """Matrices that have one side of the old width grow with it."""
+    grown = [tensor for name, tensor in network.state_dict().items() if ".layers." in name and _is_wide(tensor, width)]
+    per_unit = sum(tensor.numel() // width * tensor.element_size() for tensor in grown)
+    return width + size // per_unit + 1
+
+
+def _is_wide(tensor: Tensor, width: int) -> bool:
+    return width in tensor.shape
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of all weights files."""
+    files = [path for path in directory.rglob("*") if path.is_file() and path.suffix in WEIGHTS_SUFFIXES]
+    return sum(path.stat().st_size for path in files)
+
+
+def make(family: str, place: Path, size: int) -> list[Path]:
+    """The checkpoint in both layouts."""
+    from reca_core.conversion.run import convert
+
+    widened(family, size).save(place / "ours")
+    convert(
+        ConvertRequest(
+            family=family, source=str(place / "ours"), target=str(place / "theirs"), layout="upstream", report=""
+        )
+    )
+    return [place / "ours", place / "theirs"]
+
+
+def layout_of(directory: Path) -> str:
+    """In words: whose layout, in which files."""
+    files = sorted({path.suffix for path in directory.rglob("*") if path.suffix in WEIGHTS_SUFFIXES})
+    return f"{'ours' if directory.name == 'ours' else 'upstream'} ({', '.join(files)})"
+
+
+def measured(family: str, place: Path, size: int, tasks: tuple[str, ...] = TASKS) -> Iterator[Measured]:
+    """All tasks on both layouts of one family; the files are removed as soon as they are done with."""
+    made = make_in_a_child(family, place, size)
+    for directory in made:
+        for task in tasks:
+            yield Measured(family, layout_of(directory), task, size_of(directory), measure(family, directory, task))
+        shutil.rmtree(directory)
+
+
+def make_in_a_child(family: str, place: Path, size: int) -> list[Path]:
+    """Made in a process of its own, whose memory is given back."""
+    command = [sys.executable, "-m", "tests.reca_core.loading_memory", "--make", family, str(place), str(size)]
+    subprocess.run(command, check=True)
+    return [place / "ours", place / "theirs"]
+
+
+def table(rows: list[Measured]) -> str:
+    """Markdown."""
+    lines = ["| family | layout | MiB | task | peak above imports, MiB | ratio |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        cells = (row.family, row.layout, row.size // MIB, row.task, row.cost // MIB, f"{row.ratio:.2f}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and write the table to standard output."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--family", action="append", choices=list(FAMILIES))
+    parser.add_argument("--child", nargs=3, metavar=("FAMILY", "DIR", "TASK"), help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=3, metavar=("FAMILY", "DIR", "BYTES"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.child:
+        family, directory, task = options.child
+        sys.stdout.write(json.dumps({"cost": child(family, Path(directory), task)}) + "\n")
+        return
+    if options.make:
+        family, directory, size = options.make
+        make(family, Path(directory), int(size))
+        return
+    rows: list[Measured] = []
+    for family in options.family or FAMILIES:
+        with tempfile.TemporaryDirectory(prefix="loading-memory-") as place:
+            rows += measured(family, Path(place), options.mib * MIB)
+    sys.stdout.write(table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
