@@ -147,7 +147,10 @@ def _refusal(conversion: Conversion, found: Checkpoint, base: Checkpoint | None,
     stuck = [name for name in report.unchanged if name not in idle]
     if stuck:
         rest = f" and {len(stuck) - MANY} more" if len(stuck) > MANY else ""
-        return f"{len(stuck)} tensors that training changes equal the base: {', '.join(stuck[:MANY])}{rest}"
+        return (
+            f"{len(stuck)} tensors that training changes equal the base: {', '.join(stuck[:MANY])}{rest}; "
+            "of a run of ours whose losses did not reach them, name its own directory"
+        )
     if base is None or not base.origin.files:
         return ""
     ours, theirs = _shapes(full_state(conversion, found)), _shapes(full_state(conversion, base))

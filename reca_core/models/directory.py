@@ -30,6 +30,8 @@ from reca_core.data.templates import TEMPLATES as GENERAL_TEMPLATES
 
 CONFIG, GENERATION, TEMPLATES = "config.json", "generation_config.json", "templates.txt"
 DRAWING = "drawing"
+WEIGHTS_FILES = "model*.safetensors*"
+"""The file, or all shards and their index."""
 WEIGHTS_INDEX = "model.safetensors.index.json"
 CHAT_TEMPLATE, OLD_CHAT_TEMPLATE = "chat_template.jinja", "chat_template.json"
 """Checkpoints of early 2025 keep the processor's template in the second, where tokenizers do not look."""
@@ -91,8 +93,12 @@ def replacing(directory: Path) -> Iterator[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
         yield Path(scratch)
-        for path in Path(scratch).iterdir():
-            os.replace(path, directory / path.name)
+        written = {path.name for path in Path(scratch).iterdir()}
+        for name in written:
+            os.replace(Path(scratch) / name, directory / name)
+    for stale in directory.glob(WEIGHTS_FILES):
+        if stale.name not in written:  # one file where there were shards, or the reverse: readers would take the old
+            stale.unlink()
 
 
 def new_companions(tokenizer: PreTrainedTokenizerFast, templates: Sequence[str]) -> dict[str, bytes]:

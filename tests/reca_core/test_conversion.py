@@ -211,3 +211,28 @@ def test_damage_in_ours_is_reported_by_name(family: str, smallest: Callable[[str
     report = run(family, tmp_path / "ours", tmp_path / "out", "upstream")
     assert report.missing == [name]
     assert not (tmp_path / "out").exists()
+
+
+# ---- our own directory -----------------------------------------------------------------------------------------
+
+
+@families
+def test_large_checkpoints_are_sharded_and_never_mixed_with_an_older_file(
+    family: str, smallest: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapter_class(family).load(smallest(family) / "ours")
+    model.save(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    with torch.no_grad():
+        next(model.network.parameters()).add_(1)
+    monkeypatch.setattr("reca_core.models.directory.SHARD_BYTES", 60_000)
+    model.save(tmp_path)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert not (tmp_path / "model.safetensors").exists()
+    again = adapter_class(family).load(tmp_path)
+    assert same(dict(again.network.state_dict()), dict(model.network.state_dict()))
+    report = run(family, tmp_path, tmp_path / "theirs", "upstream")
+    assert report.written
+    monkeypatch.undo()
+    model.save(tmp_path)
+    assert not list(tmp_path.glob("model-*"))
