@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reca_core.contracts.conversion import ConvertRequest
 from reca_core.contracts.registry import FAMILIES
@@ -95,22 +95,40 @@ def measure(family: str, directory: Path, task: str) -> int:
 
 def widened(family: str, size: int) -> Any:
     """The smallest model with a language model so wide that its weights take at least ``size`` bytes."""
+    from reca_core.conversion.run import conversion_of
     from reca_core.models.load import adapter_class
 
     model: Any = adapter_class(family).smallest(seed=0)
+    held, conversion = config_of(model), conversion_of(family)
+    first, second = (bytes_of(conversion.network(_wider(model, held, extra))) for extra in (0, 1))
+    wide = _wider(model, held, (size - first) // (second - first) + 1)
     if family == "janus":
-        config = model.network.config
-        config.text_config.intermediate_size = _width(model.network, size, config.text_config.intermediate_size)
-        wide = type(model).from_configuration(config, model.tokenizer, model.templates)
-        wide._companions = model._companions
-        return wide
-    settings = json.loads(json.dumps(model.configuration.as_json()))
-    entry = next(key for key in ("llm", "language") if key in settings)
-    text = settings[entry].get("text_config", settings[entry])
-    text[WIDENED] = _width(model.network, size, text[WIDENED])
-    configuration = type(model.configuration).from_json(settings, family)
-    network = type(model.network)(configuration.sizes)
-    return type(model)(configuration, network, _tokenizer(model), model.templates, model._companions)
+        made = type(model).from_configuration(wide, model.tokenizer, model.templates)
+        made._companions = model._companions
+        return made
+    return type(model)(wide, type(model.network)(wide.sizes), _tokenizer(model), model.templates, model._companions)
+
+
+def config_of(model: Any) -> dict[str, Any]:
+    """The model's settings as they stand in config.json."""
+    settings = model.network.config.to_dict() if model.family == "janus" else model.configuration.as_json()
+    return dict(json.loads(json.dumps(settings)))
+
+
+def bytes_of(network: nn.Module) -> int:
+    """Of all parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
+def _wider(model: Any, settings: dict[str, Any], extra: int) -> Any:
+    """The configuration with so much more width between the matrices of each layer of the language model."""
+    changed = json.loads(json.dumps(settings))
+    entry = next(key for key in ("llm", "language", "text_config") if key in changed)
+    text = changed[entry].get("text_config", changed[entry])
+    text[WIDENED] += extra
+    if model.family == "janus":
+        return type(model.network.config)(**changed)
+    return type(model.configuration).from_json(changed, model.family)
 
 
 def _tokenizer(model: Any) -> Any:
@@ -120,17 +138,6 @@ def _tokenizer(model: Any) -> Any:
         for name, content in model._companions.items():
             (Path(scratch) / name).write_bytes(content)
         return common.read_tokenizer(Path(scratch))
-
-
-def _width(network: nn.Module, size: int, width: int) -> int:
-    """Matrices that have one side of the old width grow with it."""
-    grown = [tensor for name, tensor in network.state_dict().items() if ".layers." in name and _is_wide(tensor, width)]
-    per_unit = sum(tensor.numel() // width * tensor.element_size() for tensor in grown)
-    return width + size // per_unit + 1
-
-
-def _is_wide(tensor: Tensor, width: int) -> bool:
-    return width in tensor.shape
 
 
 def size_of(directory: Path) -> int:
@@ -174,13 +181,13 @@ def make_in_a_child(family: str, place: Path, size: int) -> list[Path]:
     return [place / "ours", place / "theirs"]
 
 
-def table(rows: list[Measured]) -> str:
-    """Markdown."""
-    lines = ["| family | layout | MiB | task | peak above imports, MiB | ratio |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        cells = (row.family, row.layout, row.size // MIB, row.task, row.cost // MIB, f"{row.ratio:.2f}")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+HEADER = "| family | layout | MiB | task | peak above imports, MiB | ratio |\n|---|---|---|---|---|---|"
+
+
+def line(row: Measured) -> str:
+    """One row of a Markdown table."""
+    cells = (row.family, row.layout, row.size // MIB, row.task, row.cost // MIB, f"{row.ratio:.2f}")
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> None:
@@ -200,11 +207,12 @@ def main() -> None:
         family, directory, size = options.make
         make(family, Path(directory), int(size))
         return
-    rows: list[Measured] = []
+    sys.stdout.write(HEADER + "\n")
     for family in options.family or FAMILIES:
         with tempfile.TemporaryDirectory(prefix="loading-memory-") as place:
-            rows += measured(family, Path(place), options.mib * MIB)
-    sys.stdout.write(table(rows) + "\n")
+            for row in measured(family, Path(place), options.mib * MIB):
+                sys.stdout.write(line(row) + "\n")
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":
