@@ -73,7 +73,13 @@ def known_model(choice: ModelChoice) -> HubModel | None:
     if several and name not in HUB_MODELS:
         files = tuple(each.removeprefix(f"{choice.source}/") for each in several)
         raise BadInput(f"{choice.source} holds several models", field="model.weights", choices=files)
-    return HUB_MODELS.get(name) or HUB_MODELS.get(choice.source)
+    if name not in HUB_MODELS and choice.source in HUB_MODELS:
+        raise BadInput(
+            f"{choice.source} is published as one model, not with {choice.weights}",
+            field="model.weights",
+            remedy="leave it empty, or name a directory that holds the files",
+        )
+    return HUB_MODELS.get(name)
 
 
 class Pins:

@@ -24,6 +24,7 @@ from tasks.hub_models import fetch
 FIELD = "model.source"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 CONFIG = "config.json"
+PARTS = frozenset(part for entry in FAMILIES.values() for part in entry.parts)
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt")
 
 
@@ -61,8 +62,9 @@ def _name(choice: ModelChoice, name: str) -> str:
 
 
 def _chosen(choice: ModelChoice, directory: Path) -> Path:
-    """The directory with one of its weights files alone: a folder of links in the cache, so that nothing is copied.
+    """The directory without the other models' weights: a folder of links in the cache, so that nothing is copied.
 
+    Parts that every model of a family has (FamilyEntry.parts), and all that lies in other folders, stay.
     Raises BadInput with the choices where there is no such file.
     """
     if not choice.weights:
@@ -74,7 +76,8 @@ def _chosen(choice: ModelChoice, directory: Path) -> Path:
     links = current_home().cache / "chosen" / sha256_text(f"{directory} {choice.weights}")[:HASH_LENGTH]
     for path in files:
         name = path.relative_to(directory)
-        if name.as_posix() == choice.weights or path.suffix not in WEIGHTS_SUFFIXES:
+        other = path.suffix in WEIGHTS_SUFFIXES and name.parent == Path(choice.weights).parent
+        if name.as_posix() == choice.weights or not other or path.name in PARTS:
             link = links / name
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():

@@ -128,6 +128,8 @@ HUB_MODELS: dict[str, HubModel] = {
     "wusize/harmon/harmon_0.5b.pth": _harmon("wusize/harmon", "harmon_0.5b.pth", QWEN_SMALL),
     "wusize/harmon/harmon_1.5b.pth": _harmon("wusize/harmon", "harmon_1.5b.pth", QWEN_LARGE),
     "wusize/harmon/harmon_1.5b-o.pth": _harmon("wusize/harmon", "harmon_1.5b-o.pth", QWEN_LARGE),
+    "wusize/Harmon-0_5B": _harmon("wusize/Harmon-0_5B", SAFE, QWEN_SMALL),
+    "wusize/Harmon-1_5B": _harmon("wusize/Harmon-1_5B", SAFE, QWEN_LARGE),
     "sanaka87/Harmon-0.5B-RecA": _harmon("sanaka87/Harmon-0.5B-RecA", "*.pth", QWEN_SMALL),
     "sanaka87/Harmon-1.5B-RecA": _harmon("sanaka87/Harmon-1.5B-RecA", "*.pth", QWEN_LARGE),
     "sanaka87/Harmon-1.5B-RecA-plus": _harmon("sanaka87/Harmon-1.5B-RecA-plus", "*.pth", QWEN_LARGE),

@@ -24,6 +24,8 @@ class FamilyEntry:
     """Values of ``_class_name`` in the authors' config.json, where that has no ``model_type``."""
     files: tuple[str, ...] = ()
     """Patterns of the authors' files, by which their directories are known where config.json does not say."""
+    parts: tuple[str, ...] = ()
+    """Weights files that lie beside every model of the family's authors, such as an autoencoder's."""
     conversion: str = ""
     """Module that translates its authors' files (``Conversion`` of reca_core/models/published.py); empty: none."""
 
@@ -40,6 +42,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         ("harmon",),
         1,
         files=("kl16.ckpt",),
+        parts=("kl16.ckpt",),
         conversion="reca_core.models.harmon.conversion",
     ),
     "bagel": FamilyEntry(
@@ -47,6 +50,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         ("bagel",),
         1,
         files=("llm_config.json",),
+        parts=("ae.safetensors",),
         conversion="reca_core.models.bagel.conversion",
     ),
     "showo": FamilyEntry(

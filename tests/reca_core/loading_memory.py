@@ -3,7 +3,7 @@
     python -m tests.reca_core.loading_memory --mib 1024 [--family harmon]
 
 For every family and layout a synthetic checkpoint of at least that size is made (the smallest model with a very wide
-language model), and fresh processes load it, load it and read every weight once, and convert it. The kernel counts
+language model); a fresh process loads it, reads every weight once, and converts it. The kernel counts
 file pages as resident once they were touched, so loading alone may cost nearly nothing; reading every weight
 shows what a first use costs. Linux only (/proc). The figures stand in docs/numbers.md.
 """
@@ -11,6 +11,7 @@ shows what a first use costs. Linux only (/proc). The figures stand in docs/numb
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import shutil
 import subprocess
@@ -30,10 +31,9 @@ from reca_core.contracts.registry import FAMILIES
 MIB = 1 << 20
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt", ".pt")
 WIDENED = "intermediate_size"
-TASKS = ("load", "use", "convert")
-"""Load; load and read every weight; convert to the other layout."""
+MODULE = "tests.reca_core.loading_memory"
 RESET_PEAK = "5"
-"""Written to /proc/self/clear_refs, forgets the highest resident size so far."""
+"""Written to /proc/self/clear_refs, makes the highest resident size so far the present one."""
 
 
 @dataclass(frozen=True)
@@ -61,33 +61,37 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def child(family: str, directory: Path, task: str) -> int:
-    """Do one task; returns how far the resident size rose above that after the imports."""
+def child(family: str, directory: Path) -> dict[str, int]:
+    """Do all tasks one after another; how far the resident size rose above that after the imports in each."""
     from reca_core.conversion.run import convert
     from reca_core.models.load import adapter_class
 
     adapter = adapter_class(family)
+    costs: dict[str, int] = {}
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    loaded = adapter.load(directory)
+    costs["load"] = resident("VmHWM") - before
+    sum(float(tensor.float().sum()) for tensor in loaded.network.state_dict().values())
+    costs["use"] = resident("VmHWM") - before
+    del loaded
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
-        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
-        before = resident("VmRSS")
-        if task == "convert":
-            layout = "upstream" if directory.name == "ours" else "reca"
-            target = str(Path(scratch) / "out")
-            convert(ConvertRequest(family=family, source=str(directory), target=target, layout=layout, report=""))
-        else:
-            loaded = adapter.load(directory)
-            if task == "use":
-                sum(float(tensor.float().sum()) for tensor in loaded.network.state_dict().values())
-        return resident("VmHWM") - before
+        layout: Any = "upstream" if directory.name == "ours" else "reca"
+        target = str(Path(scratch) / "out")
+        convert(ConvertRequest(family=family, source=str(directory), target=target, layout=layout, report=""))
+        costs["convert"] = resident("VmHWM") - before
+    return costs
 
 
-def measure(family: str, directory: Path, task: str) -> int:
+def measure(family: str, directory: Path) -> dict[str, int]:
     """The same in a fresh process."""
-    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--child", family, str(directory), task]
+    command = [sys.executable, "-m", MODULE, "--child", family, str(directory)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return int(json.loads(done.stdout.splitlines()[-1])["cost"])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 # ---- synthetic checkpoints -------------------------------------------------------------------------------------
@@ -165,18 +169,17 @@ def layout_of(directory: Path) -> str:
     return f"{'ours' if directory.name == 'ours' else 'upstream'} ({', '.join(files)})"
 
 
-def measured(family: str, place: Path, size: int, tasks: tuple[str, ...] = TASKS) -> Iterator[Measured]:
+def measured(family: str, place: Path, size: int) -> Iterator[Measured]:
     """All tasks on both layouts of one family; the files are removed as soon as they are done with."""
-    made = make_in_a_child(family, place, size)
-    for directory in made:
-        for task in tasks:
-            yield Measured(family, layout_of(directory), task, size_of(directory), measure(family, directory, task))
+    for directory in make_in_a_child(family, place, size):
+        for task, cost in measure(family, directory).items():
+            yield Measured(family, layout_of(directory), task, size_of(directory), cost)
         shutil.rmtree(directory)
 
 
 def make_in_a_child(family: str, place: Path, size: int) -> list[Path]:
     """Made in a process of its own, whose memory is given back."""
-    command = [sys.executable, "-m", "tests.reca_core.loading_memory", "--make", family, str(place), str(size)]
+    command = [sys.executable, "-m", MODULE, "--make", family, str(place), str(size)]
     subprocess.run(command, check=True)
     return [place / "ours", place / "theirs"]
 
@@ -195,13 +198,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--family", action="append", choices=list(FAMILIES))
-    parser.add_argument("--child", nargs=3, metavar=("FAMILY", "DIR", "TASK"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, metavar=("FAMILY", "DIR"), help=argparse.SUPPRESS)
     parser.add_argument("--make", nargs=3, metavar=("FAMILY", "DIR", "BYTES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.child:
-        family, directory, task = options.child
-        sys.stdout.write(json.dumps({"cost": child(family, Path(directory), task)}) + "\n")
+        family, directory = options.child
+        sys.stdout.write(json.dumps(child(family, Path(directory))) + "\n")
         return
     if options.make:
         family, directory, size = options.make

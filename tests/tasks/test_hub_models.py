@@ -21,6 +21,7 @@ from reca_core.contracts.requests import ModelChoice
 from reca_core.conversion.run import convert
 from reca_core.models.load import adapter_class
 from tasks.hub_models import Pins, fetch
+from tasks.models import resolve_model
 from tests.tasks.model_hub import Hub
 
 SHOWO = "showlab/show-o-w-clip-vit"
@@ -105,7 +106,22 @@ def test_a_commit_that_is_asked_for_is_the_one_that_is_read(hub: Hub, tmp_path: 
 def test_a_repository_of_several_models_is_refused_with_their_names(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as refusal:
         fetch(ModelChoice(source="wusize/harmon"), Home(tmp_path))
-    assert "wusize/harmon/harmon_0.5b.pth" in refusal.value.choices
+    assert "harmon_0.5b.pth" in refusal.value.choices
+    with pytest.raises(BadInput, match="one model"):
+        fetch(ModelChoice(source="ByteDance-Seed/BAGEL-7B-MoT", weights="other.safetensors"), Home(tmp_path))
+
+
+def test_the_chosen_weights_of_a_directory_keep_the_parts_of_every_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECA_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "harmon"
+    folder.mkdir()
+    for name in ("kl16.ckpt", "harmon_0.5b.pth", "harmon_1.5b.pth", "config.json"):
+        (folder / name).write_text("{}")
+    found = resolve_model(ModelChoice(source=str(folder), weights="harmon_0.5b.pth"))
+    assert {path.name for path in Path(found.path).iterdir()} == {"kl16.ckpt", "harmon_0.5b.pth", "config.json"}
+    assert found.family == "harmon", "known by its files"
 
 
 def test_the_table_s_commit_comes_before_a_remembered_one(tmp_path: Path) -> None:

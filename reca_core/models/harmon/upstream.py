@@ -26,6 +26,7 @@ from reca_core.models.harmon.mar import MarConfiguration
 from reca_core.models.harmon.network import HarmonSizes
 from reca_core.models.pickles import Weights
 from reca_core.models.published import (
+    INDEX,
     SETTINGS,
     Published,
     SizesUnknown,
@@ -37,6 +38,7 @@ from reca_core.models.published import (
 )
 
 WEIGHTS, AUTOENCODER, INSIDE = "*.pth", "kl16.ckpt", "model"
+OTHER_FORMS = ("model.safetensors", f"model.safetensors{INDEX}")
 LANGUAGE_TYPE = "qwen2"
 SIDE = 512
 HEADS = {768: 12, 1024: 16, 1280: 16}
@@ -64,7 +66,11 @@ def find(directory: Path, which: Weights | None = None, chosen: Path | None = No
         return _settled(recorded(directory, recorded_configuration, {"vae": PREFIX}))
     weights = chosen or _weights_file(directory)
     files = (WeightsFile(weights.name), WeightsFile(AUTOENCODER, PREFIX, INSIDE))
-    state = read_file(weights, files[0], which or "model") | read_file(directory / AUTOENCODER, files[1])
+    state = read_file(weights, files[0], which or "model")
+    if any(name.startswith(PREFIX) for name in state):
+        files = files[:1]  # the authors' other form has the autoencoder inside
+    else:
+        state |= read_file(directory / AUTOENCODER, files[1])
     small = small_files(directory)
     if SETTINGS in small:
         configuration = HarmonConfiguration.from_json(common.read_json(directory / SETTINGS), str(directory / SETTINGS))
@@ -135,7 +141,7 @@ def recorded_configuration(sizes: Mapping[str, Any]) -> HarmonConfiguration:
 
 
 def _weights_file(directory: Path) -> Path:
-    found = sorted(directory.glob(WEIGHTS))
+    found = sorted(directory.glob(WEIGHTS)) or [directory / n for n in OTHER_FORMS if (directory / n).is_file()][:1]
     if not found:
         raise PrerequisiteMissing(f"no {WEIGHTS} beside {AUTOENCODER}", field=str(directory), remedy="add harmon_*.pth")
     if len(found) > 1:
