@@ -17,8 +17,8 @@ def harmon_1_5b() -> Settings:
     Source: HorizonWind2004/reconstruction-alignment, Harmon/ (reference "reca_recipe", sections 1.7 and 2.1). Base:
     wusize/harmon, harmon_1.5b.pth. Schedule: 500 iterations of warm-up, then cosine to zero over 50 thousand. Steps:
     5000 of upstream's iterations of 48 pictures, four accumulated: 1250 optimizer steps of 96 pictures and as many
-    questions. Precision: bfloat16 (upstream's weights too; here they stay float32). Hardware: one GPU of 80 GB. Cost: 27 GPU hours
-    as quoted. Expected: GenEval 72.9 to 85.7, DPG 80.93 to 87.21 (project page).
+    questions. Precision: bfloat16 (upstream's weights too; here they stay float32). Hardware: one GPU of 80 GB.
+    Cost: 27 GPU hours as quoted. Expected: GenEval 72.9 to 85.7, DPG 80.93 to 87.21 (project page).
     """
     return _harmon("harmon_1.5b.pth", per_pass=48)
 
