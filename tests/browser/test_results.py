@@ -17,11 +17,13 @@ FEWEST_GRID_ROWS = 4
 
 
 def open_artifact(page: Page, finished: FinishedRun, key: str) -> None:
-    """From the page of the run by its tab of artifacts."""
+    """From the page of the run by its tab of artifacts and the page of the key, which lists every run's."""
     page.goto(finished.address, wait_until="domcontentloaded")
     page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_text(key, exact=True).first.click()
-    page.wait_for_url("**/artifacts/**")
+    page.get_by_role("link", name=key).first.click()
+    page.wait_for_url(f"**/artifacts/key/{key}")
+    page.locator('a[href*="/artifacts/artifact/"]').first.click()
+    page.wait_for_url("**/artifacts/artifact/*")
 
 
 def follow(page: Page, finished: FinishedRun, link: str) -> None:
