@@ -8,9 +8,11 @@ machines every one runs this command; the agents meet, and meet again from the l
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -49,8 +51,6 @@ RANK_VARIABLE = "RANK"
 """Set by torchrun for each of its ranks."""
 LOCAL_ADDRESS = "127.0.0.1"
 LOOPBACK = frozenset({"localhost", LOCAL_ADDRESS, "::1"})
-RESTARTS_VARIABLE = "TORCHELASTIC_RESTART_COUNT"
-"""Set by torchrun for each of its ranks: how often this machine's ranks were started again."""
 OWN_STORE_VARIABLE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Makes every meeting say anew where its first rank is. Without it a machine that joins later is never told by a first
 rank that stayed, and both give up after a minute (torch 2.13)."""
@@ -71,9 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(given) != ARGUMENTS or given[0] not in COMMANDS:
         sys.stderr.write(f"usage: python -m {LAUNCH_MODULE} {{{'|'.join(COMMANDS)}}} REQUEST.json\n")
         return EXIT_BAD_INPUT
-    verdict = _verdict()
-    if verdict and int(os.environ.get(RESTARTS_VARIABLE, "0")):
-        return int(verdict)
     try:
         return _run(given[0], Path(given[1]))
     except RecaError as error:
@@ -110,7 +107,7 @@ def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
     Where the machine that hosted the meeting point was lost, the others' agents end and are made again here.
     """
     from torch.distributed import DistError
-    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
 
     plan = request.training
     host = plan.rendezvous.rsplit(":", 1)[0]
@@ -129,10 +126,30 @@ def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
         os.environ |= {VERDICT_VARIABLE: verdict.name, OWN_STORE_VARIABLE: "1"}
         for attempt in range(plan.node_restarts + 1):
             try:
-                return _torchrun(options, command, path)
+                status = _torchrun(options, command, path)
+                break
+            except RendezvousClosedError:
+                return _fail("another machine gave up; its lines say why", EXIT_STAGE_FAILED)
             except (RendezvousError, DistError) as error:
                 log.warning("attempt %d: the machines lost each other: %s", attempt + 1, error)
-    return _fail(f"the machines did not meet at {plan.rendezvous}; run it again on each", EXIT_STAGE_FAILED)
+                status = EXIT_STAGE_FAILED
+        reason = Path(verdict.name).read_text()
+    if reason:
+        _close_meeting(request)
+    return int(reason or status)
+
+
+def _close_meeting(request: TrainRequest) -> None:
+    """Let the other machines end as well, instead of waiting for this one."""
+    from torch.distributed import DistError
+    from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    plan = request.training
+    with contextlib.suppress(RendezvousError, DistError):  # whoever hosted it has ended, and the meeting with it
+        get_rendezvous_handler(
+            RendezvousParameters("c10d", plan.rendezvous, request_hash(request), plan.nodes, plan.nodes, read_timeout=5)
+        ).set_closed()
 
 
 def _torchrun(options: Sequence[str], command: str, path: Path) -> int:
@@ -156,17 +173,12 @@ def _torchrun(options: Sequence[str], command: str, path: Path) -> int:
     return EXIT_DONE
 
 
-def _verdict() -> str:
-    """The status that a rank of this machine failed with on purpose; empty where none did."""
-    name = os.environ.get(VERDICT_VARIABLE, "")
-    return Path(name).read_text() if name and Path(name).exists() else ""
-
-
 def _judged(status: int) -> int:
-    """Leave a rank's status for the ranks that torchrun starts in its place."""
+    """A rank that failed for a reason leaves its status for its agent and ends it: the ranks need no new start."""
     name = os.environ.get(VERDICT_VARIABLE, "")
     if name and RANK_VARIABLE in os.environ:
         Path(name).write_text(str(status))
+        os.kill(os.getppid(), signal.SIGTERM)
     return status
 
 

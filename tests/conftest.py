@@ -53,6 +53,10 @@ def _gpu() -> str:
     return "" if found else "no CUDA device"
 
 
+def _compiler() -> str:
+    return "" if shutil.which("g++") or shutil.which("clang++") else "no C++ compiler on PATH: apt-get install g++"
+
+
 GROUPS: dict[str, Callable[[], str]] = {
     "goldens": lambda: _folder(golden_folder(), "RECA_GOLDENS"),
     "benchmark_data": lambda: _folder(benchmark_folder(), "RECA_BENCHMARK_DATA"),
@@ -61,6 +65,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "browser": _browser,
     "ray": lambda: _modules("ray"),
     "gpu": _gpu,
+    "compiler": _compiler,
 }
 """Group -> function that says what is missing, or nothing."""
 
