@@ -80,8 +80,7 @@ def build() -> Parser:
         parser_of_flow = commands.add_parser(flow, parents=[shared], help=purpose, add_help=False)
         _run_options(parser_of_flow, flow)
         if flow == "rollback":
-            parser_of_flow.add_argument("name", metavar="NAME", nargs="?", default="", help="registered model")
-            parser_of_flow.set_defaults(target="deployments.commands.rollback:rollback")
+            _rollback(parser_of_flow)
         if "-" in flow:
             _run_options(commands.add_parser(flow.replace("-", "_"), parents=[shared], add_help=False), flow)
     _score(commands.add_parser("score", parents=[shared], help="score recorded answers without any model"))
@@ -124,6 +123,12 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(target="deployments.commands.demo:demo")
     parser.add_argument("--full", action="store_true", help="the study behind docs/tiny.md: all arms, several seeds")
     _setting_options(parser)
+
+
+def _rollback(parser: argparse.ArgumentParser) -> None:
+    """The flow with its model's name as an argument, in the stack of the home where one runs."""
+    parser.add_argument("name", metavar="NAME", nargs="?", default="", help="registered model")
+    parser.set_defaults(target="deployments.commands.rollback:rollback")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:

@@ -55,7 +55,7 @@ def load_folder(kind: Any, folder: Path, field: str, unused: Sequence[str] = (),
     from safetensors import SafetensorError
 
     asked = {"dtype": dtype, "local_files_only": True, "output_loading_info": True, "trust_remote_code": False}
-    faults = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, UnpicklingError)
+    faults = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, UnpicklingError)
     try:
         model, report = kind.from_pretrained(folder, **asked)
     except (*faults, SafetensorError) as error:
@@ -85,7 +85,7 @@ def load_pickle(path: Path, allowed: Sequence[type | Callable[..., Any]] = ()) -
     try:
         with torch.serialization.safe_globals(list(allowed)):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         fact = (
             f"cannot be loaded as weights alone: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         )

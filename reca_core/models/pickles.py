@@ -42,6 +42,16 @@ class Ignored:
         """Nothing is kept."""
 
 
+UNREADABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+"""What torch's unpickler raises for bytes that are no pickle, or one that is not allowed."""
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 _ARRAYS: tuple[Allowed, ...] = (
     *((function, f"{package}.multiarray.{name}")
@@ -97,7 +107,15 @@ def read_pickle(file: Path, kind: str) -> Any:
     try:
         with safe_globals(list(FORMATS[kind])):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise CheckpointRefused(
             f"not a readable weights file, or one that wants to run code: {str(error).strip().partition(chr(10))[0]}",
             field=str(file),

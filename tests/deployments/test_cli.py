@@ -42,7 +42,9 @@ def test_a_flow_is_started_by_run_or_by_its_own_name_with_dashes_or_underscores(
     parse = arguments.build().parse_args
     found = [parse(words) for words in (["run", flow], ["run", underscored], [flow], [underscored])]
     assert {options.flow for options in found} == {flow}
-    assert len({options.target for options in found}) == 1
+    assert len({options.target for options in found[:2]}) == len({options.target for options in found[2:]}) == 1
+    own = "deployments.commands.rollback:rollback" if flow == "rollback" else found[0].target
+    assert found[2].target == own, "only rollback has a command of its own, which finds the stack"
 
 
 def test_shared_options_stand_before_or_after_the_command() -> None:

@@ -202,7 +202,9 @@ def test_published_plans_are_the_defaults() -> None:
 
 
 def test_settings_survive_the_directory(openuni: OpenUni, tmp_path: Path) -> None:
-    changed = replace(openuni.configuration, drawing=DrawingPlan(7, 2.0), learning=LearningPlan(500, 1.5))
+    changed = replace(
+        openuni.configuration, drawing=DrawingPlan(steps=7, flow_shift=2.0), learning=LearningPlan(500, 1.5)
+    )
     OpenUni(changed, openuni.network, openuni.turns.tokenizer, openuni.templates, openuni._companions).save(tmp_path)
     again = OpenUni.load(tmp_path)
     assert again.configuration.as_json() == changed.as_json()

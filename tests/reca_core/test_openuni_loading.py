@@ -136,7 +136,7 @@ def test_published_files_give_the_same_model(published: Path, model: OpenUni) ->
     assert equal(read, model)
     assert read.templates == model.templates
     ours, theirs = model.configuration.as_json(), read.configuration.as_json()
-    assert theirs["drawing"] == {"steps": 20, "flow_shift": 2.5}
+    assert theirs["drawing"] == {"guidance": 4.5, "steps": 20, "flow_shift": 2.5}
     assert theirs["learning"] == ours["learning"]
     assert theirs["image_side"] == ours["image_side"]
     assert read.configuration.sizes.picture_tokens == model.configuration.sizes.picture_tokens

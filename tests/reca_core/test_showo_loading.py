@@ -107,7 +107,7 @@ def test_parts_are_found_inside_the_directory_too(published: Path, model: Showo)
 def test_what_was_published_is_saved_as_ours(published: Path, model: Showo, tmp_path: Path) -> None:
     Showo.load(published).save(tmp_path / "ours")
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["model_type"] == "showo"
-    assert json.loads((tmp_path / "ours" / "generation_config.json").read_text()) == {"rounds": 16}
+    assert json.loads((tmp_path / "ours" / "generation_config.json").read_text()) == {"guidance": 6.0, "rounds": 16}
     again = Showo.load(tmp_path / "ours")
     assert equal(again, model)
     assert again.configuration.as_json() == Showo.load(published).configuration.as_json()

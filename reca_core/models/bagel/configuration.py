@@ -39,7 +39,7 @@ class PicturePlan:
     """Of a picture drawn from text, a square."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DrawingPlan:
     """How pictures are drawn; the defaults are the published settings."""
 

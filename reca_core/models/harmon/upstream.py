@@ -136,7 +136,7 @@ def recorded_configuration(sizes: Mapping[str, Any]) -> HarmonConfiguration:
         latent_scale=sizes["vae_scale"],
         latent_patch=mar["patch_size"],
     )
-    drawing = DrawingPlan(sizes["sample"]["num_iter"], int(mar["num_sampling_steps"]))
+    drawing = DrawingPlan(rounds=sizes["sample"]["num_iter"], head_steps=int(mar["num_sampling_steps"]))
     return HarmonConfiguration(network, side=sizes["px"][0], drawing=drawing)
 
 

@@ -21,7 +21,7 @@ NOT_SIZES = frozenset({"transformers_version", "architectures", "dtype", "layer_
 """Entries of a part's configuration that say nothing about the network, or follow from the others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DrawingPlan:
     """How pictures are drawn; the defaults are the published settings."""
 

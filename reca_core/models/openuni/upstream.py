@@ -136,7 +136,7 @@ def recorded_configuration(sizes: Mapping[str, Any]) -> OpenUniConfiguration:
         OpenUniSizes(language, connector, sizes["num_queries"], sizes["sana"], sizes["vae"]),
         side=sizes["image_size"],
         learning=LearningPlan(sizes["train_scheduler"]["num_train_timesteps"], sizes["train_scheduler"]["shift"]),
-        drawing=DrawingPlan(sizes["sample"]["num_steps"], sizes["test_scheduler"]["flow_shift"]),
+        drawing=DrawingPlan(steps=sizes["sample"]["num_steps"], flow_shift=sizes["test_scheduler"]["flow_shift"]),
     )
 
 

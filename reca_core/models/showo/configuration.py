@@ -22,7 +22,7 @@ NOT_SIZES = frozenset({"transformers_version", "architectures", "dtype", "_name_
 """Entries of a part's configuration that say nothing about the network."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DrawingPlan:
     """How pictures are drawn. The published guidance is 5 in the form (1 + w) c - w u, so a scale of 6 here."""
 

@@ -105,7 +105,7 @@ def _configuration(
         side=math.isqrt(tokens) * magvit.downsampling,
         text_vocabulary=int(_setting(settings, "llm_vocab_size", directory)),
         system_prompt=chat.SYSTEM_PROMPT if tower is not None else "",
-        drawing=DrawingPlan(min(DrawingPlan().rounds, tokens)),
+        drawing=DrawingPlan(rounds=min(DrawingPlan().rounds, tokens)),
     )
     configuration.check(str(directory / common.CONFIG))
     return configuration
@@ -128,7 +128,7 @@ def recorded_configuration(sizes: Mapping[str, Any]) -> ShowoConfiguration:
         side=math.isqrt(showo["num_vq_tokens"]) * magvit.downsampling,
         text_vocabulary=showo["llm_vocab_size"],
         max_text=sizes["max_seq_length"],
-        drawing=DrawingPlan(min(sizes["sample"]["timesteps"], showo["num_vq_tokens"])),
+        drawing=DrawingPlan(rounds=min(sizes["sample"]["timesteps"], showo["num_vq_tokens"])),
     )
 
 
