@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,35 +15,42 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reca_core.contracts.errors import BadInput
+from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.training import setup
 from reca_core.training.blocks import repeated_blocks
-from reca_core.training.distributed import Layout
+from reca_core.training.distributed import Layout, shard_group
 from tests.reca_core.children import WAIT_SECONDS, launch, start
-from tests.reca_core.training_rig import ALONE, ONE_PROCESS, request, train, write_request
+from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, write_request
 
 DIGITS = 1e-5
 EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
 SETTINGS = {"steps": 5, "images_per_step": 7, "checkpoint_every_steps": 2, "preview_every_steps": 2}
 
 
-def train_on_two(asked: TrainRequest) -> None:
-    """The two ranks as torchrun would start them, without its start-up time."""
-    path, port = write_request(asked), free_port()
-    ranks = [start(launch_rank, path, rank, port) for rank in range(2)]
+def train_on_two(*asked: TrainRequest) -> None:
+    """The two ranks as torchrun would start them, without its start-up time; several trainings one after another."""
+    train_on(2, *asked)
+
+
+def train_on(world: int, *asked: TrainRequest) -> None:
+    """The same for any number of ranks."""
+    jobs = [(write_request(one), free_port()) for one in asked]
+    ranks = [start(launch_rank, jobs, rank, world) for rank in range(world)]
     for rank in ranks:
-        rank.join(WAIT_SECONDS)
+        rank.join(WAIT_SECONDS * world * len(asked))
         rank.kill()  # one that hangs must not outlive the test; one that has ended does not mind
         rank.join()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    assert [rank.exitcode for rank in ranks] == [0] * world
 
 
-def launch_rank(path: Path, rank: int, port: int) -> None:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    launch("train", path)
+def launch_rank(jobs: list[tuple[Path, int]], rank: int, world: int) -> None:
+    for path, port in jobs:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        with contextlib.suppress(SystemExit) if path != jobs[-1][0] else contextlib.nullcontext():
+            launch("train", path)
 
 
 def free_port() -> int:
@@ -102,6 +110,44 @@ def test_a_training_may_go_on_with_another_number_of_processes(tmp_path: Path) -
     train_on_two(request(tmp_path, "moved", EVERY_TERM, processes=2, sharding="shard", **SETTINGS))
     assert json.loads((tmp_path / "moved" / "DONE.json").read_text())["resumed_from_step"] == 4
     assert_same_training(tmp_path / "alone", tmp_path / "moved")
+
+
+def resumed(root: Path, run: str, **settings: object) -> TrainRequest:
+    """The same training once more, as if it had been killed after step 4, with another layout."""
+    shutil.copytree(root / "hybrid", root / run)
+    for written in ("DONE.json", "final", "checkpoints/step-00000005"):
+        path = root / run / written
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    return request(root, run, ALONE, **SETTINGS, **settings)
+
+
+def test_checkpoints_in_parts_are_resumed_by_any_number_of_processes(tmp_path: Path) -> None:
+    alone = request(tmp_path, "alone", ALONE, **SETTINGS)
+    train(alone)
+    layout = {"processes": 4, "sharding": "hybrid", "shard_group": 2}
+    train_on(4, request(tmp_path, "hybrid", ALONE, **SETTINGS, **layout))
+    assert_same_training(tmp_path / "alone", tmp_path / "hybrid")
+    parts = sorted(path.name for path in (tmp_path / "hybrid/checkpoints/step-00000004/shards").iterdir())
+    assert len(parts) >= 2, "at least the two ranks of a group write"
+    train(resumed(tmp_path, "one"))
+    train_on(3, resumed(tmp_path, "three", processes=3, sharding="shard"))
+    for run in ("one", "three"):
+        assert json.loads((tmp_path / run / "DONE.json").read_text())["resumed_from_step"] == 4
+        assert_same_training(tmp_path / "alone", tmp_path / run)
+    damaged = resumed(tmp_path, "damaged")
+    part = tmp_path / "damaged/checkpoints/step-00000004/shards" / parts[-1]
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(CheckpointRefused, match=rf"(?s)shards/{parts[-1]} has .*resume from step-00000002"):
+        train(damaged)
+
+
+def test_processes_that_do_not_divide_into_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    six = Layout(0, 6, torch.device("cpu"))
+    with pytest.raises(BadInput, match=r"(?s)6 processes cannot be divided into groups of 4.*choices: 1, 2, 3, 6"):
+        shard_group(six, plan(sharding="hybrid", shard_group=4))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert shard_group(six, plan(sharding="hybrid")) == 3
+    assert shard_group(six, plan(sharding="shard")) == 6
 
 
 def test_the_status_of_a_rank_is_the_status_of_the_run(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from reca_core.contracts.registry import FAMILIES
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.models.load import adapter_class
 from reca_core.models.unified import AnswersInText, DrawsFromText
+from reca_core.training.blocks import repeated_blocks
 from tests.reca_core.test_distributed import logged, train_on_two
 from tests.reca_core.test_resume import StopAfter
 from tests.reca_core.training_rig import request, train
@@ -61,11 +62,14 @@ def test_two_processes_train_as_one_does_replicated_and_sharded(family: str, tmp
     train(alone)
     one = logged(Path(alone.run_directory))
     assert len(one) == settings["steps"]
-    for sharding in ("replicate", "shard"):
-        together = family_request(tmp_path, family, sharding, processes=2, sharding=sharding, **settings)
-        train_on_two(together)
+    both = [
+        family_request(tmp_path, family, sharding, processes=2, sharding=sharding, **settings)
+        for sharding in ("replicate", "shard")
+    ]
+    train_on_two(*both)
+    for together in both:
         for first, second in zip(one, logged(Path(together.run_directory)), strict=True):
-            assert second == pytest.approx(first, rel=DIGITS), sharding
+            assert second == pytest.approx(first, rel=DIGITS), together.training.sharding
         for name, weight in trained(alone).items():
             torch.testing.assert_close(trained(together)[name], weight, rtol=1e-3, atol=2e-4, msg=name)
 
@@ -73,6 +77,7 @@ def test_two_processes_train_as_one_does_replicated_and_sharded(family: str, tmp
 @pytest.mark.parametrize("family", FAMILIES)
 def test_recomputing_activations_changes_no_bit(family: str, tmp_path: Path) -> None:
     plain, frugal = (family_request(tmp_path, family, run, steps=2) for run in ("plain", "frugal"))
+    assert repeated_blocks(adapter_class(family).smallest().network)
     train(plain)
     training = frugal.training.model_copy(update={"activation_checkpointing": True})
     train(frugal.model_copy(update={"training": training}))
