@@ -46,10 +46,10 @@ def resolve_model(choice: ModelChoice) -> ResolvedModel:
     if os.path.isabs(source):
         return _resolved(choice, _chosen(choice, Path(source)), name=_name(choice, _directory_name(Path(source))))
     if HUB_ID.fullmatch(source):
-        found = fetch(choice, current_home())
+        fetched = fetch(choice, current_home())
         name = _name(choice, source.rpartition("/")[2])
-        directory = found.directory if found.family else _chosen(choice, found.directory)
-        return _resolved(choice, directory, name=name, revision=found.revision, known=found.family)
+        directory = fetched.directory if fetched.family else _chosen(choice, fetched.directory)
+        return _resolved(choice, directory, name=name, revision=fetched.revision, known=fetched.family)
     raise BadInput(
         f"{source!r} is no model",
         field=FIELD,

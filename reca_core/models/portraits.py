@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -50,7 +50,8 @@ def portraits() -> Iterator[Portrait]:
     """The families that ``KINDS`` knows to label, Show-o in both variants."""
     for family, kinds in KINDS.items():
         yield portrait(family, adapter_class(family).smallest(seed=0), kinds)
-    yield portrait("showo-vq", Showo.smallest(seed=0, clip=False), _showo)
+    variant: UnifiedModel = cast("UnifiedModel", Showo.smallest(seed=0, clip=False))
+    yield portrait("showo-vq", variant, _showo)
 
 
 def portrait(name: str, adapter: UnifiedModel, kinds: Callable[[Any, str, int], list[str]]) -> Portrait:

@@ -21,7 +21,7 @@ from transformers import Qwen2Config, SiglipVisionConfig
 
 from reca_core.models.bagel.packing import Grids, Pack
 from reca_core.models.bagel.patches import patchify, sine_table
-from reca_core.models.bagel.transformer import AttentionKind, MixtureOfTransformers, Routing
+from reca_core.models.bagel.transformer import Attention, AttentionKind, MixtureOfTransformers, Routing
 from reca_core.models.bagel.vision import PackedSiglip
 from reca_core.objectives.loss_sum import LossSum
 
@@ -152,8 +152,9 @@ class BagelNetwork(nn.Module):
 
     def choose_attention(self, kind: AttentionKind) -> None:
         """``dense``, the reference, or ``flex``, from here on and in every layer."""
-        for layer in self.language_model.model.layers:
-            layer.self_attn.kind = kind
+        for part in self.language_model.model.modules():
+            if isinstance(part, Attention):
+                part.kind = kind
 
     # ---- the autoencoder ---------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -142,14 +142,16 @@ def block_mask_of(mask: Bool[Tensor, "queries keys"]) -> BlockMask:
     def visible(_: Tensor, __: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return mask[query, key]
 
-    return create_block_mask(visible, None, None, *mask.shape, device=str(mask.device))
+    queries, keys = mask.shape
+    return create_block_mask(visible, None, None, queries, keys, device=str(mask.device))
 
 
 @cache
 def _flex(device: str) -> Callable[..., Tensor]:
     """Compiled on a GPU, where that is the point of it; as it stands elsewhere, for tests."""
-    made: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
-    return made
+    if device == "cuda":
+        return cast("Callable[..., Tensor]", torch.compile(flex_attention, dynamic=True))
+    return cast("Callable[..., Tensor]", flex_attention)
 
 
 class Layer(nn.Module):

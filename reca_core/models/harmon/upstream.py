@@ -65,7 +65,7 @@ def find(directory: Path, which: Weights | None = None, chosen: Path | None = No
     if is_recorded(directory):
         return _settled(recorded(directory, recorded_configuration, {"vae": PREFIX}))
     weights = chosen or _weights_file(directory)
-    files = (WeightsFile(weights.name), WeightsFile(AUTOENCODER, PREFIX, INSIDE))
+    files: tuple[WeightsFile, ...] = (WeightsFile(weights.name), WeightsFile(AUTOENCODER, PREFIX, INSIDE))
     state = read_file(weights, files[0], which or "model")
     if any(name.startswith(PREFIX) for name in state):
         files = files[:1]  # the authors' other form has the autoencoder inside
