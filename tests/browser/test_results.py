@@ -88,9 +88,7 @@ def test_the_picture_grid_has_what_both_drew(page: Page, finished: FinishedRun, 
     screenshots.take(page, "mlflow-pictures")
 
 
-def test_every_run_says_how_it_is_repeated_and_what_it_read(
-    page: Page, stack: Stack, finished: FinishedRun, screenshots: Screenshots
-) -> None:
+def test_every_run_says_how_it_is_repeated_and_what_it_read(page: Page, stack: Stack, finished: FinishedRun) -> None:
     parent = tracked(stack, finished.flow_run_id)
     below = f"tags.`mlflow.parentRunId` = '{parent['info']['run_id']}'"
     children = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": below})["runs"]
@@ -104,16 +102,12 @@ def test_every_run_says_how_it_is_repeated_and_what_it_read(
         assert len(data["dataset"]["digest"]) == 36
     page.goto(f"{stack.mlflow}/#/experiments/1/runs/{parent['info']['run_id']}", wait_until="domcontentloaded")
     expect(page.get_by_text("Repeat:").first).to_be_visible()
-    screenshots.take(page, "mlflow-run")
 
 
-def test_the_models_page_tells_its_whole_lineage(
-    page: Page, stack: Stack, finished: FinishedRun, screenshots: Screenshots
-) -> None:
+def test_the_models_page_tells_its_whole_lineage(page: Page, stack: Stack, finished: FinishedRun) -> None:
     page.goto(f"{stack.mlflow}/#/models/reca-tiny-janus/versions/1", wait_until="domcontentloaded")
     for word in ("Data", "Training", "Checkpoint", "Scores", "Schedule"):
         expect(page.get_by_text(word, exact=True).first).to_be_visible()
-    screenshots.take(page, "mlflow-model")
 
 
 def test_the_report_loads_nothing_from_elsewhere(
