@@ -104,10 +104,14 @@ def _gain(arm: StudyArm, base: StudyArm, benchmark: str, row: str) -> Distributi
 
 def markdown(study: Study) -> str:
     """The claims, then one table per benchmark, then what each arm cost."""
-    seeds = f"{study.first_training_seed} to {study.first_training_seed + study.repetitions - 1}"
+    first, last = study.first_training_seed, study.first_training_seed + study.repetitions - 1
+    many = f"{study.repetitions} trainings per arm (seeds {first} to {last})"
+    trained, over = (
+        (many, "trainings and prompts") if last > first else (f"one training per arm (seed {first})", "prompts")
+    )
     lines = [
-        f"{study.repetitions} trainings per arm (seeds {seeds}), {study.steps} optimizer steps each; pictures drawn "
-        f"from seed {study.first_seed} on. Intervals: 95%, over trainings and prompts.",
+        f"{trained[0].upper()}{trained[1:]}, {study.steps} optimizer steps each; pictures drawn from seed "
+        f"{study.first_seed} on. Intervals: 95%, over {over}.",
         "",
         *_claims(study.verdicts),
     ]
