@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from tasks.processes import ChildKilled, run_child
 from tasks.sharing import ADDRESS_VARIABLE, PROGRESS_FILE, ShareJob
 
 LOOK_SECONDS = 1.0
+KNOCK_SECONDS = 10.0
+HOW = "ray start --head on one machine, ray start --address=HOST:6379 on the others and here; or unset it"
 ATTEMPTS_ELSEWHERE = 3
 """After a process or a machine of the cluster died under a share, or its child was killed."""
 KINDS: dict[str, type[RecaError]] = {kind.__name__: kind for kind in (BadInput, PrerequisiteMissing, StageFailed)}
@@ -93,6 +96,13 @@ class RayCluster:
             raise KINDS[kind](text)
 
 
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself tries for many minutes. ``auto`` is looked up by Ray."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+
+
 @contextmanager
 def ray_cluster(address: str) -> Iterator[RayCluster]:
     """The cluster for the block. Raises PrerequisiteMissing where Ray is not installed or does not answer."""
@@ -104,12 +114,11 @@ def ray_cluster(address: str) -> Iterator[RayCluster]:
     import ray
 
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise PrerequisiteMissing(
-            f"no Ray cluster at {address!r}: {error}",
-            field=ADDRESS_VARIABLE,
-            remedy="ray start --head on one machine, ray start --address=HOST:6379 on the others and here; or unset it",
+            f"no Ray cluster at {address!r}: {error}", field=ADDRESS_VARIABLE, remedy=HOW
         ) from error
     try:
         yield RayCluster(ray)

@@ -161,8 +161,17 @@ def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    started.add_node(num_cpus=1, include_dashboard=False)
+    started = Cluster()
+    for attempt in range(3):  # Ray gives each of its processes 30 s, which a busy machine may not
+        try:
+            started.add_node(num_cpus=1, include_dashboard=False)
+            started.add_node(num_cpus=1, include_dashboard=False)
+            break
+        except Exception:
+            started.shutdown()
+            started = Cluster()
+            if attempt == 2:
+                raise
     try:
         yield str(started.address)
     finally:
