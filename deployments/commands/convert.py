@@ -31,6 +31,8 @@ from reca_core.contracts.requests import ModelChoice
 SHOWN = 12
 """Names of each kind that a person is shown; with --json all of them are there."""
 REGISTERED = "models:/"
+HUB_PARTS = 2
+"""OWNER/NAME; what follows names one of a repository's several models."""
 FAULTS: dict[int, type[RecaError]] = {EXIT_BAD_INPUT: BadInput, EXIT_PREREQUISITE: PrerequisiteMissing}
 """Exit status of the child -> what it raised; any other is a failed stage."""
 
@@ -69,7 +71,10 @@ def place_of(typed: str, family: str, context: Context, field: str) -> str:
     from tasks.models import resolve_model
 
     enter(context.surroundings)
-    return resolve_model(ModelChoice(source=typed, family=family)).path
+    parts = typed.split("/")
+    one_of_several = len(parts) > HUB_PARTS and not typed.startswith(REGISTERED)
+    source, weights = ("/".join(parts[:HUB_PARTS]), "/".join(parts[HUB_PARTS:])) if one_of_several else (typed, "")
+    return resolve_model(ModelChoice(source=source, weights=weights, family=family)).path
 
 
 def run(request: ConvertRequest, scratch: Path) -> ConversionReport:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from reca_core.models.published import Conversion, Published, WeightsFile, file_of
+from reca_core.models.published import Conversion, Published, WeightsFile, file_of, write_files
 from reca_core.models.state import compare_shapes
 from reca_core.models.unified import LoadReport
 
@@ -141,8 +141,6 @@ def remember(directory: Path, origin: Origin) -> None:
         (place / SMALL / name).parent.mkdir(parents=True, exist_ok=True)
         (place / SMALL / name).write_bytes(path.read_bytes())
     if origin.spare:
-        from reca_core.models.published import write_files
-
         write_files(place, [WeightsFile(SPARE)], origin.spare)
 
 
