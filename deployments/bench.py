@@ -27,6 +27,7 @@ from reca_core.contracts.base import Record
 from reca_core.contracts.bench import BenchPlace, Figure, Section
 from reca_core.contracts.errors import EXIT_DONE, EXIT_STAGE_FAILED, BadInput, RecaError
 from reca_core.contracts.files import atomic_write_text
+from reca_core.contracts.lifeline import child_environment, die_with_parent
 from tasks.provenance import current_provenance
 
 SECTIONS: dict[str, str] = {
@@ -58,7 +59,8 @@ def measure_apart(name: str, quick: bool) -> Measured | int:
     with tempfile.TemporaryDirectory(prefix="reca-bench-") as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "deployments.bench", "--here", str(result), name]
-        ended = subprocess.run([*command, *(["--quick"] if quick else [])], check=False)
+        command += ["--quick"] if quick else []
+        ended = subprocess.run(command, check=False, env=child_environment(os.environ))
         return Measured.model_validate_json(result.read_text()) if ended.returncode == EXIT_DONE else ended.returncode
 
 
@@ -98,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = _chosen(options.sections)
         if options.here:
+            die_with_parent()
             atomic_write_text(Path(options.here), measure(chosen[0], options.quick).model_dump_json())
             return EXIT_DONE
     except RecaError as error:
