@@ -182,24 +182,6 @@ def test_autocast_keeps_the_weights_in_float32_and_the_loss_close(tmp_path: Path
     assert all(parameter.dtype == torch.float32 for parameter in half.parameters)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.compiler)])
-def test_compiled_layers_train_as_plain_ones_do(tmp_path: Path, backend: str) -> None:
-    torch._dynamo.reset()
-    plain, compiled = (
-        request(tmp_path, name, ALONE, steps=2, images_per_step=2, compile=name) for name in ("off", backend)
-    )
-    train(plain)
-    assert not torch._dynamo.utils.counters["frames"]
-    train(compiled)
-    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
-    rows = [list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("off", backend)]
-    for one, other in zip(*rows, strict=True):
-        for key in ("train/loss", "train/gradient_norm"):
-            assert other[key] == pytest.approx(one[key], rel=1e-5)
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-
-
 def test_the_schedule_may_be_longer_than_the_run() -> None:
     whole = plan(steps=100, warmup_steps=2, learning_rate=1.0, schedule="cosine")
     part = plan(steps=5, warmup_steps=2, learning_rate=1.0, schedule="cosine", schedule_steps=100)
