@@ -312,7 +312,7 @@ class Foresight:
 
     def _sample_request(self, opened: Benchmark, model: ResolvedModel) -> SampleRequest:
         digest = sha256_text(prompts_text(opened))
-        return plan.sample_request(self.home, model, digest, self.asked.sampling, sampler_task(opened))
+        return plan.sample_request(self.home, model, digest, self.asked.sampling, sampler_task(opened, model.family))
 
     def _versions(self) -> list[ModelChoice]:
         return [ModelChoice(source=address) for address in addresses(self.asked.versions).values()]

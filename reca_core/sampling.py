@@ -4,9 +4,10 @@ The sampler knows no benchmark: every prompt says where its pictures go (relativ
 A sample depends on its prompt and seed alone, so a run that was stopped makes only what is missing: a row whose picture
 is there with the recorded hash is kept, everything else is made, nothing twice. ``DONE.json`` is written last.
 
-Tasks: ``draw`` text to image; ``reconstruct`` image to image through the understanding encoder; ``describe`` a question
-about an image; ``view`` what the encoder saw; ``ceiling`` the image tokenizer alone. ``reconstruct`` also writes
-``columns/<output>``: photograph, what the encoder saw, the tokenizer's ceiling and the reconstruction side by side.
+Tasks: ``draw`` text to image; ``reconstruct`` image to image through the understanding encoder; ``edit`` a picture
+changed as told; ``describe`` a question about an image; ``view`` what the encoder saw; ``ceiling`` the image tokenizer
+alone. ``reconstruct`` also writes ``columns/<output>``: photograph, what the encoder saw, the tokenizer's ceiling and
+the reconstruction side by side.
 """
 
 from __future__ import annotations
@@ -41,7 +42,14 @@ from reca_core.data.images import PictureUnusable, load_picture
 from reca_core.data.png import strip, write_png
 from reca_core.device import choose_device
 from reca_core.models.load import load_adapter
-from reca_core.models.unified import AnswersInText, DrawRequest, RedrawRequest, UnifiedModel
+from reca_core.models.unified import (
+    AnswersInText,
+    DrawRequest,
+    EditRequest,
+    EditsImages,
+    RedrawRequest,
+    UnifiedModel,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +61,7 @@ WINDOW_BATCHES = 8
 """Source pictures in memory at a time, in batches; families sort that many by prompt length to fill their batches."""
 FLUSH_SECONDS = 1.0
 """Longest time that a made sample waits for its row and its progress line."""
-DRAW, RECONSTRUCT, DESCRIBE, VIEW, CEILING = "draw", "reconstruct", "describe", "view", "ceiling"
+DRAW, RECONSTRUCT, EDIT, DESCRIBE, VIEW, CEILING = "draw", "reconstruct", "edit", "describe", "view", "ceiling"
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ def _jobs_of(prompt: Prompt, task: str) -> list[Job]:
         raise BadInput(f"{len(prompt.seeds)} seeds and {len(outputs)} outputs", field=field)
     if task != DRAW and not prompt.source_image:
         raise BadInput(f"has no source image, which the task {task} needs", field=field)
-    if task in (DRAW, DESCRIBE) and not prompt.text.strip():
+    if task in (DRAW, EDIT, DESCRIBE) and not prompt.text.strip():
         raise BadInput(f"has no text, which the task {task} needs", field=field)
     return [Job(prompt, seed, output) for seed, output in zip(prompt.seeds, outputs, strict=True)]
 
@@ -291,6 +299,8 @@ class Maker:
         self.adapter, self.task, self.settings = adapter, request.task, request.sampling
         if self.task == DESCRIBE and not isinstance(adapter, AnswersInText):
             raise BadInput(f"the family {adapter.family} does not answer questions", field="task")
+        if self.task == EDIT and not isinstance(adapter, EditsImages):
+            raise BadInput(f"the family {adapter.family} does not edit pictures", field="task")
 
     @torch.no_grad()
     def make(self, jobs: Sequence[Job], sources: Sequence[Image.Image]) -> Iterator[Made]:
@@ -300,6 +310,8 @@ class Maker:
         if self.task == DRAW:
             requests = [DrawRequest(job.prompt.text, job.seed) for job in jobs]
             yield from (Made(picture) for picture in self.adapter.generate(requests, self.settings))
+        elif self.task == EDIT:
+            yield from (Made(picture) for picture in self._edited(jobs, sources))
         elif self.task == DESCRIBE:
             yield from (Made(reply=reply) for reply in self._describe(jobs, sources))
         elif self.task == VIEW:
@@ -308,6 +320,11 @@ class Maker:
             yield from (Made(picture) for picture in self._ceiling(sources))
         else:
             yield from self._reconstruct(jobs, sources)
+
+    def _edited(self, jobs: Sequence[Job], sources: Sequence[Image.Image]) -> Iterator[Image.Image]:
+        assert isinstance(self.adapter, EditsImages)  # checked on construction
+        asked = [EditRequest(source, job.prompt.text, job.seed) for job, source in zip(jobs, sources, strict=True)]
+        return self.adapter.edit(asked, self.settings)
 
     def _describe(self, jobs: Sequence[Job], sources: Sequence[Image.Image]) -> list[str]:
         assert isinstance(self.adapter, AnswersInText)  # checked on construction

@@ -115,7 +115,7 @@ def sample_request(
     model: ResolvedModel,
     prompts_sha256: str,
     sampling: SamplingSettings,
-    task: Literal["draw", "reconstruct", "describe"] = "draw",
+    task: Literal["draw", "reconstruct", "edit", "describe"] = "draw",
 ) -> SampleRequest:
     """What a sampling reads; the prompts file lies in its directory."""
     request = SampleRequest(

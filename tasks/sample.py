@@ -14,6 +14,7 @@ from reca_core.contracts.hashing import sha256_file, sha256_text
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.judging import JudgeSettings
 from reca_core.contracts.records import ResolvedModel, Sample, SampleResult
+from reca_core.contracts.registry import FAMILIES, family_entry
 from reca_core.contracts.requests import EvaluationPlan, SamplingSettings
 from tasks import plan
 from tasks.ahead import ahead_request, asking_ahead
@@ -42,7 +43,9 @@ def sample(
     """
     opened = open_benchmark(benchmark, prompt_plan(evaluation), benchmark_data())
     text = prompts_text(opened)
-    request = plan.sample_request(current_home(), model, sha256_text(text), sampling, sampler_task(opened))
+    request = plan.sample_request(
+        current_home(), model, sha256_text(text), sampling, sampler_task(opened, model.family)
+    )
     directory = RunDirectory(Path(request.output_directory))
     write_prompt_files(directory.path, opened)
     stage = Stage(
@@ -74,11 +77,12 @@ def prompt_plan(evaluation: EvaluationPlan) -> PromptPlan:
     return PromptPlan(evaluation.prompts_per_tag, evaluation.pictures_per_prompt, evaluation.first_seed)
 
 
-def sampler_task(benchmark: Benchmark) -> Literal["draw", "describe"]:
-    """What the sampler must do. Raises BadInput for edits, which it cannot make."""
-    if benchmark.task == "edit":
+def sampler_task(benchmark: Benchmark, family: str) -> Literal["draw", "edit", "describe"]:
+    """What the sampler must do. Raises BadInput for edits, where the family makes none."""
+    if benchmark.task == "edit" and not family_entry(family).edits:
+        editing = ", ".join(name for name, entry in FAMILIES.items() if entry.edits)
         raise BadInput(
-            f"{benchmark.id} needs edited pictures, and no family here edits",
+            f"{benchmark.id} needs edited pictures, which {family} cannot make; {editing} can",
             field="evaluation.benchmarks",
             remedy="edit elsewhere and have the pictures judged: reca evaluate --benchmark NAME --images DIR",
         )

@@ -28,6 +28,8 @@ class FamilyEntry:
     """Weights files that lie beside every model of the family's authors, such as an autoencoder's."""
     conversion: str = ""
     """Module that translates its authors' files (``Conversion`` of reca_core/models/published.py); empty: none."""
+    edits: bool = False
+    """True if the adapter changes pictures by instruction (``EditsImages``): known before any model is loaded."""
 
 
 FAMILIES: dict[str, FamilyEntry] = {
@@ -52,6 +54,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         files=("llm_config.json",),
         parts=("ae.safetensors",),
         conversion="reca_core.models.bagel.conversion",
+        edits=True,
     ),
     "showo": FamilyEntry(
         "reca_core.models.showo.adapter:Showo",

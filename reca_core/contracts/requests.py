@@ -378,8 +378,9 @@ class SampleRequest(Config):
     """One pass of one model over one prompts file: what ``python -m reca_core.launch sample request.json`` reads."""
 
     model: ResolvedModel
-    task: Literal["draw", "reconstruct", "describe", "view", "ceiling"]
-    """draw: text to image; reconstruct: image to image through the understanding encoder; describe: image to text;
+    task: Literal["draw", "reconstruct", "edit", "describe", "view", "ceiling"]
+    """draw: text to image; reconstruct: image to image through the understanding encoder; edit: image and
+    instruction to image; describe: image to text;
     view: the pixels the understanding encoder saw; ceiling: the image tokenizer alone, encode and decode."""
     prompts_file: str = unhashed()
     """Absolute path of prompts.jsonl."""

@@ -1,0 +1,139 @@
+"""One RecA step and one drawing at a published size with random weights: time and memory on the device at hand.
+
+    python -m reca_core.models.published_size --family bagel [--device cuda] [--dtype bfloat16] [--tiny] [--output FILE]
+
+Prints one JSON object with the command; a line for docs/numbers.md. Made for one GPU of 80 GB and to end within eight
+minutes; ``--tiny`` runs the same code on the family's smallest model, which is what the tests do on a CPU. Sizes:
+reference "model_goldens", section 3, and "reca_recipe", section 4.2. It has not been run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from reca_core.contracts.files import append_jsonl
+from reca_core.contracts.registry import FAMILIES
+from reca_core.contracts.requests import SamplingSettings, TrainingPlan
+from reca_core.draws import KeyedDraws
+from reca_core.models.load import adapter_class
+from reca_core.models.published_sizes import PUBLISHED
+from reca_core.models.unified import DrawRequest, UnifiedModel
+from reca_core.models.variants import undecayed
+from reca_core.training.optimizer import make_optimizer, set_trainable
+
+PIXELS = 512
+TARGET_PARTS = ("vae", "tokenizer", "model.vqmodel", "clip", "lmm.model.vision_tower")
+"""Modules that stay in float32 whatever the weights' type: what they compute are targets, or is fed with pixels."""
+BYTES_PER_GIB = 1 << 30
+KIBIBYTE = 1024
+
+
+def measure(adapter: UnifiedModel, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Seconds of a RecA step (forward, backward, AdamW) and of a drawing, and the peak memory in GiB."""
+    plan = TrainingPlan(learning_rate=1e-5)
+    set_trainable(adapter.network, adapter.trainable_names("post"))
+    cast(adapter, dtype)
+    trained = {name: p for name, p in adapter.network.named_parameters() if p.requires_grad}
+    optimizer = make_optimizer(trained, plan, undecayed(adapter))
+    step = timed(lambda: reca_step(adapter, optimizer, device), device)
+    with torch.no_grad(), low_precision(device, dtype):
+        draw = timed(lambda: list(adapter.generate([DrawRequest(adapter.templates[0], 0)], SamplingSettings())), device)
+    return {
+        "parameters": float(sum(p.numel() for p in adapter.network.parameters())),
+        "trained": float(sum(p.numel() for p in trained.values())),
+        "step_seconds": round(step, 3),
+        "draw_seconds": round(draw, 3),
+        "peak_gib": round(peak_bytes(device) / BYTES_PER_GIB, 3),
+    }
+
+
+def reca_step(adapter: UnifiedModel, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """One picture, one optimizer step."""
+    noise = np.random.default_rng(0).integers(0, 256, (PIXELS, PIXELS, 3), dtype=np.uint8)
+    images = adapter.prepare([Image.fromarray(noise)]).to(device)
+    target = adapter.encode_target(images)
+    with low_precision(device, torch.bfloat16):
+        seen = adapter.understand(images)
+        condition = adapter.condition(seen, adapter.templates[:1], torch.zeros(1, dtype=torch.bool))
+        loss = adapter.reconstruction_loss(condition, target, KeyedDraws(0, [0])).mean()
+    loss.backward()
+    optimizer.step()
+
+
+def cast(adapter: UnifiedModel, dtype: torch.dtype) -> None:
+    """Weights in ``dtype``, but for the parts that make targets."""
+    adapter.network.to(dtype)
+    for name in TARGET_PARTS:
+        part: Any = adapter.network
+        for step in name.split("."):
+            part = getattr(part, step, None)
+        if part is not None:
+            part.float()
+
+
+def low_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Autocast to bfloat16, as training does."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if dtype == torch.bfloat16 else nullcontext()
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds until the device has done it."""
+    began = time.monotonic()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic() - began
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+
+
+def build(family: str, device: torch.device, tiny: bool) -> UnifiedModel:
+    """Random weights, made on the device. Raises KeyError for a family whose published size is not listed."""
+    if tiny:
+        adapter = adapter_class(family).smallest(seed=0)
+        adapter.network.to(device)
+        return adapter
+    with torch.device(device):
+        return PUBLISHED[family]()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure one family and print the record."""
+    parser = argparse.ArgumentParser(prog="python -m reca_core.models.published_size", description=__doc__)
+    parser.add_argument("--family", choices=tuple(FAMILIES), required=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--tiny", action="store_true", help="the smallest model instead of the published size")
+    parser.add_argument("--output", type=Path, help="append the record to this file")
+    given = parser.parse_args(arguments)
+    device = torch.device(given.device)
+    torch.manual_seed(0)
+    record: dict[str, Any] = measure(build(given.family, device, given.tiny), device, getattr(torch, given.dtype))
+    words = ["python -m reca_core.models.published_size", *(sys.argv[1:] if arguments is None else arguments)]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    record = {"family": given.family, "tiny": given.tiny, "device": name, **record, "command": " ".join(words)}
+    if given.output:
+        append_jsonl(given.output, [record])
+    sys.stdout.write(json.dumps(record) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
