@@ -1,6 +1,6 @@
 """One RecA step and one drawing at a published size with random weights: time and memory on the device at hand.
 
-    python -m reca_core.models.published_size --family bagel [--device cuda] [--dtype bfloat16] [--tiny] [--output FILE]
+    python -m reca_core.models.published_size --family bagel [--device cuda] [--tiny] [--output FILE]
 
 Prints one JSON object with the command; a line for docs/numbers.md. Made for one GPU of 80 GB and to end within eight
 minutes; ``--tiny`` runs the same code on the family's smallest model, which is what the tests do on a CPU. Sizes:
@@ -15,7 +15,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,10 @@ from reca_core.models.variants import undecayed
 from reca_core.training.optimizer import make_optimizer, set_trainable
 
 PIXELS = 512
-TARGET_PARTS = ("vae", "tokenizer", "model.vqmodel", "clip", "lmm.model.vision_tower")
-"""Modules that stay in float32 whatever the weights' type: what they compute are targets, or is fed with pixels."""
+AUTOENCODER = "vae"
+HALVED = ("bagel",)
+"""Families whose weights are bfloat16 here, autoencoder aside: in float32 their AdamW does not fit one GPU. The others
+have float32 weights and bfloat16 autocast, as in training."""
 BYTES_PER_GIB = 1 << 30
 KIBIBYTE = 1024
 
@@ -44,11 +45,13 @@ def measure(adapter: UnifiedModel, device: torch.device, dtype: torch.dtype) -> 
     """Seconds of a RecA step (forward, backward, AdamW) and of a drawing, and the peak memory in GiB."""
     plan = TrainingPlan(learning_rate=1e-5)
     set_trainable(adapter.network, adapter.trainable_names("post"))
-    cast(adapter, dtype)
+    if dtype != torch.float32:
+        adapter.network.to(dtype)
+        adapter.network.get_submodule(AUTOENCODER).float()  # it makes targets
     trained = {name: p for name, p in adapter.network.named_parameters() if p.requires_grad}
     optimizer = make_optimizer(trained, plan, undecayed(adapter))
     step = timed(lambda: reca_step(adapter, optimizer, device), device)
-    with torch.no_grad(), low_precision(device, dtype):
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
         draw = timed(lambda: list(adapter.generate([DrawRequest(adapter.templates[0], 0)], SamplingSettings())), device)
     return {
         "parameters": float(sum(p.numel() for p in adapter.network.parameters())),
@@ -64,28 +67,12 @@ def reca_step(adapter: UnifiedModel, optimizer: torch.optim.Optimizer, device: t
     noise = np.random.default_rng(0).integers(0, 256, (PIXELS, PIXELS, 3), dtype=np.uint8)
     images = adapter.prepare([Image.fromarray(noise)]).to(device)
     target = adapter.encode_target(images)
-    with low_precision(device, torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         seen = adapter.understand(images)
         condition = adapter.condition(seen, adapter.templates[:1], torch.zeros(1, dtype=torch.bool))
         loss = adapter.reconstruction_loss(condition, target, KeyedDraws(0, [0])).mean()
     loss.backward()
     optimizer.step()
-
-
-def cast(adapter: UnifiedModel, dtype: torch.dtype) -> None:
-    """Weights in ``dtype``, but for the parts that make targets."""
-    adapter.network.to(dtype)
-    for name in TARGET_PARTS:
-        part: Any = adapter.network
-        for step in name.split("."):
-            part = getattr(part, step, None)
-        if part is not None:
-            part.float()
-
-
-def low_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Autocast to bfloat16, as training does."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if dtype == torch.bfloat16 else nullcontext()
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -119,16 +106,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reca_core.models.published_size", description=__doc__)
     parser.add_argument("--family", choices=tuple(FAMILIES), required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--tiny", action="store_true", help="the smallest model instead of the published size")
     parser.add_argument("--output", type=Path, help="append the record to this file")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     torch.manual_seed(0)
-    record: dict[str, Any] = measure(build(given.family, device, given.tiny), device, getattr(torch, given.dtype))
+    dtype = torch.bfloat16 if given.family in HALVED else torch.float32
+    record: dict[str, Any] = measure(build(given.family, device, given.tiny), device, dtype)
     words = ["python -m reca_core.models.published_size", *(sys.argv[1:] if arguments is None else arguments)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    record = {"family": given.family, "tiny": given.tiny, "device": name, **record, "command": " ".join(words)}
+    facts = {"family": given.family, "tiny": given.tiny, "weights": str(dtype), "device": name}
+    record = {**facts, **record, "command": " ".join(words)}
     if given.output:
         append_jsonl(given.output, [record])
     sys.stdout.write(json.dumps(record) + "\n")
