@@ -148,17 +148,22 @@ def _wait(stack: Stack, part: PartName, say: Say) -> None:
 
 def down(home: Path) -> int:
     """End every process of this home's stack and forget it; databases and logs stay. Returns how many ended."""
+    stack = read_stack(home)
+    if stack is not None:
+        write_stack(
+            stack.model_copy(update={"parts": {}})
+        )  # first: a watching `up` must not start again what ends here
     ended = stop_all(home)
     forget_parts(home)
     return ended
 
 
 def watch(stack: Stack, chosen: Surroundings, say: Say) -> None:
-    """Stay, and start again whatever dies. Ends only by an interrupt.
+    """Stay, and start again whatever dies. Ends by an interrupt, or when ``reca down`` took the stack down.
 
     A worker is started again once the server answers, after the runs that died with it were put back in the queue.
     """
-    while True:
+    while _is_wanted(stack):
         for part in PARTS:
             if find(stack.parts.get(part)) is not None:
                 continue
@@ -169,6 +174,12 @@ def watch(stack: Stack, chosen: Surroundings, say: Say) -> None:
                 _recover(say)
             stack = _begin(stack, part, chosen)
         time.sleep(WATCH_SECONDS)
+    say("reca down took the stack down")
+
+
+def _is_wanted(stack: Stack) -> bool:
+    recorded = read_stack(Path(stack.home))
+    return recorded is not None and bool(recorded.parts)
 
 
 def _recover(say: Say) -> None:

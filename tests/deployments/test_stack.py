@@ -29,6 +29,7 @@ from deployments.stack import (
 from deployments.stack_database import check_database, mlflow_database, prefect_database
 from deployments.stack_health import health
 from deployments.stack_processes import check_port, find, is_everywhere, marked, stop_all
+from deployments.stack_up import watch
 from reca_core.contracts.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_PREREQUISITE, BadInput, PrerequisiteMissing
 from reca_core.contracts.home import Home
 
@@ -203,3 +204,12 @@ def test_down_where_nothing_runs_is_no_error_and_makes_no_home(tmp_path: Path) -
 def test_bad_input_of_up_starts_nothing(tmp_path: Path, words: list[str]) -> None:
     assert main(["up", "--home", str(tmp_path / "home"), *words]) == EXIT_BAD_INPUT
     assert not (tmp_path / "home").exists()
+
+
+def test_what_was_taken_down_is_not_started_again_by_the_up_that_watches(tmp_path: Path) -> None:
+    stack = Stack(home=str(tmp_path), host="127.0.0.1", prefect_port=1, mlflow_port=2)
+    write_stack(stack)
+    said: list[str] = []
+    watch(stack, Surroundings(Home(tmp_path), "", "", ""), said.append)
+    assert said == ["reca down took the stack down"]
+    assert not marked(tmp_path)
