@@ -171,6 +171,7 @@ def watch(stack: Stack, chosen: Surroundings, say: Say) -> None:
                 continue
             say(f"{part} is gone and is started again; {stack.log(part)} says why it went")
             if part == "worker":
+                enter(stack.surroundings(chosen))  # Prefect is imported now, if this `up` found the stack running
                 _recover(say)
             stack = _begin(stack, part, chosen)
         time.sleep(WATCH_SECONDS)
