@@ -58,7 +58,7 @@ def test_the_table_says_which_is_better_and_by_how_much_without_scrolling(
     page: Page, finished: FinishedRun, screenshots: Screenshots
 ) -> None:
     follow(page, finished, f"{BENCHMARK} table")
-    expect(page.get_by_text("2 matching runs")).to_be_visible()
+    expect(page.get_by_text("2 matching runs").first).to_be_visible()
     for heading in ("verdict", "score", "difference"):
         expect(page.get_by_role("columnheader", name=heading).first).to_be_in_viewport(ratio=1)
     rows = " ".join(rows_of(page))
@@ -70,7 +70,7 @@ def test_the_table_says_which_is_better_and_by_how_much_without_scrolling(
 
 def test_the_charts_show_both_models(page: Page, finished: FinishedRun, screenshots: Screenshots) -> None:
     follow(page, finished, f"{BENCHMARK} charts")
-    expect(page.get_by_text("Which is better, and by how much")).to_be_visible()
+    expect(page.get_by_text("Which is better, and by how much").first).to_be_visible()
     expect(page.get_by_text(f"{BENCHMARK}/overall", exact=True).first).to_be_visible()
     bars = page.locator(".plotly .bars .point path")
     expect(bars.nth(1)).to_be_attached()
@@ -81,7 +81,7 @@ def test_the_charts_show_both_models(page: Page, finished: FinishedRun, screensh
 
 def test_the_picture_grid_has_what_both_drew(page: Page, finished: FinishedRun, screenshots: Screenshots) -> None:
     follow(page, finished, f"{BENCHMARK} pictures")
-    expect(page.get_by_text("The same prompts, drawn by both")).to_be_visible()
+    expect(page.get_by_text("The same prompts, drawn by both").first).to_be_visible()
     drawn = "[...document.images].filter(image => image.src.startsWith('blob:') || image.src.includes('artifact'))"
     seen = f"() => {drawn}.filter(image => image.naturalWidth > 0).length >= {2 * FEWEST_GRID_ROWS}"
     page.wait_for_function(seen, timeout=SLOW_MILLISECONDS)
