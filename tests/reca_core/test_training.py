@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo.utils
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.files import read_jsonl
@@ -180,6 +181,22 @@ def test_autocast_keeps_the_weights_in_float32_and_the_loss_close(tmp_path: Path
     assert reports[1].loss == pytest.approx(reports[0].loss, rel=0.02)
     assert reports[1].loss != reports[0].loss
     assert all(parameter.dtype == torch.float32 for parameter in half.parameters)
+
+
+def test_compiled_layers_train_as_plain_ones_do(tmp_path: Path) -> None:
+    frames = torch._dynamo.utils.counters["frames"]
+    plain, compiled = (
+        request(tmp_path, name, ALONE, steps=2, images_per_step=2, compile=name) for name in ("off", "aot_eager")
+    )
+    train(plain)
+    before = frames["ok"]
+    train(compiled)
+    assert frames["ok"] > before
+    rows = [list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("off", "aot_eager")]
+    for one, other in zip(*rows, strict=True):
+        for key in ("train/loss", "train/gradient_norm"):
+            assert other[key] == pytest.approx(one[key], rel=1e-5)
+    torch._dynamo.reset()
 
 
 def test_the_schedule_may_be_longer_than_the_run() -> None:
