@@ -196,7 +196,7 @@ def kill_the_worker_of(share: str) -> int:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_two_workers_one_of_them_killed_make_what_one_process_makes(
     tmp_path: Path, model: ResolvedModel, alone: tuple[Path, Path], cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
