@@ -11,6 +11,7 @@ import pytest
 
 from deployments import arguments, recipes
 from deployments.catalogue import FLOWS
+from deployments.commands import demo
 from deployments.foresight import Asked, Foresight
 from deployments.settings import resolve
 from reca_core.contracts.base import Config
@@ -94,3 +95,10 @@ def test_the_demo_measures_on_reporting_seeds_and_trains_on_others() -> None:
     assert evaluation.first_seed >= 1000  # type: ignore[attr-defined]
     assert evaluation.first_seed not in scenes  # type: ignore[attr-defined]
     assert captions.seed not in scenes  # type: ignore[attr-defined]
+
+
+def test_a_recipe_knows_its_flow_and_the_full_demo_is_the_study() -> None:
+    assert recipes.flow_of(demo.FULL) == "study"
+    assert recipes.flow_of(demo.DEMO) == recipes.flow_of("janus-pro-1b") == recipes.DEFAULT_FLOW
+    with pytest.raises(BadInput, match="did you mean tiny-study"):
+        recipes.flow_of("tiny-stud")
