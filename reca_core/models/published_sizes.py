@@ -87,7 +87,7 @@ def showo() -> Showo:
             intermediate_size=8192,
             num_hidden_layers=24,
             num_attention_heads=32,
-            partial_rotary_factor=0.5,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
             qk_layernorm=True,
             tie_word_embeddings=False,
         ),
@@ -228,11 +228,12 @@ def bagel() -> Bagel:
     return Bagel.from_configuration(BagelConfiguration(sizes), tokenizer, tiny_bagel.TEMPLATES)
 
 
-PUBLISHED: dict[str, Callable[[], UnifiedModel]] = {
+_MAKERS: dict[str, Callable[[], Any]] = {
     "janus": janus,
     "showo": showo,
     "harmon": harmon,
     "openuni": openuni,
     "bagel": bagel,
 }
+PUBLISHED: dict[str, Callable[[], UnifiedModel]] = dict(_MAKERS)  # mypy cannot see that adapters follow the protocol
 """Family -> one published size."""
