@@ -20,7 +20,7 @@ from deployments.outcome import model_name
 from evaluation.compare import RESULT_FILE, Measurement, read_measurement
 from evaluation.records import Arithmetic, JudgeRequest
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
-from reca_core.contracts.home import Home
+from reca_core.contracts.home import Home, beginning
 from reca_core.contracts.registry import BUNDLED_MODELS
 
 REQUEST = "request.json"
@@ -101,7 +101,7 @@ def find_side(typed: str, context: Context) -> Side:
         return _version(typed, context)
     if typed in BUNDLED_MODELS or (path / "config.json").is_file():
         return _checkpoint(typed, context)
-    found = [folder for kind in KINDS for folder in sorted((home.root / kind).glob(f"{_literal(typed)}*")) if typed]
+    found = beginning(home, KINDS, typed)
     if len(found) == 1:
         return _directory(typed, found[0], home)
     if len(found) > 1:
@@ -115,11 +115,6 @@ def find_side(typed: str, context: Context) -> Side:
         choices=[folder.parent.name for folder in sorted(home.root.glob(f"answers/*/{RESULT_FILE}"))],
         remedy="a folder or hash below the home (answers, samples, runs), models:/NAME@ALIAS, NAME/3, an MLflow run",
     )
-
-
-def _literal(typed: str) -> str:
-    """Only what a hash consists of may become a pattern."""
-    return typed if re.fullmatch(r"\w+", typed) else "/"
 
 
 def _directory(typed: str, path: Path, home: Home) -> Side:

@@ -21,7 +21,7 @@ from deployments.environment import enter
 from evaluation.records import CollectRequest, CollectResult, JudgeRequest, JudgeResult
 from reca_core.contracts.base import Config, Record
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
-from reca_core.contracts.home import Home, RunDirectory
+from reca_core.contracts.home import RunDirectory, beginning
 from reca_core.contracts.records import SampleResult, TrainResult
 from reca_core.contracts.requests import SampleRequest, TrainRequest
 
@@ -81,7 +81,7 @@ def find(typed: str, context: Context) -> StoredFlow | StoredStage:
         path = path.parent
     if (path / REQUEST).is_file():
         return _stored(path)
-    known = [found for kind in KINDS if re.fullmatch(r"\w+", typed) for found in _beginning(home, kind, typed)]
+    known = [found for found in beginning(home, KINDS, typed) if (found / REQUEST).is_file()]
     if len(known) == 1:
         return _stored(known[0])
     if len(known) > 1:
@@ -95,10 +95,6 @@ def find(typed: str, context: Context) -> StoredFlow | StoredStage:
         choices=[folder.name for kind in KINDS[:2] for folder in sorted((home.root / kind).glob("*"))],
         remedy="a folder with request.json, the beginning of its hash, or the id of a run in MLflow",
     )
-
-
-def _beginning(home: Home, kind: str, typed: str) -> list[Path]:
-    return [folder for folder in sorted((home.root / kind).glob(f"{typed}*")) if (folder / REQUEST).is_file()]
 
 
 def _of_mlflow(run_id: str, context: Context) -> StoredFlow | StoredStage:

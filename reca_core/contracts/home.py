@@ -6,6 +6,7 @@ Only ``deployments.cli`` turns the default into an absolute path; below it a Hom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,12 @@ class Home:
     def scores(self, request_hash: str) -> RunDirectory:
         """``scores/<request_hash>``: the score table made from answers."""
         return RunDirectory(self.root / "scores" / request_hash)
+
+
+def beginning(home: Home, rooms: Sequence[str], typed: str) -> list[Path]:
+    """Directories of some rooms of a home whose names begin as a person typed, such as the start of a hash."""
+    found = [path for room in rooms if (home.root / room).is_dir() for path in sorted((home.root / room).iterdir())]
+    return [path for path in found if typed and path.is_dir() and path.name.startswith(typed)]
 
 
 @dataclass(frozen=True)
