@@ -18,6 +18,8 @@ from reca_core.contracts.requests import CaptionSource, LossTerms
 
 RENDERED_CAPTIONS = "shapeworld"
 FOLDER = "leaks"
+DRAWN_FROM_TEXT = ("geneval", "dpg")
+"""Benchmarks whose prompts are captions; those of the others tell what to change."""
 EVERY_PROMPT = PromptPlan(0, 1, 0)
 
 
@@ -47,7 +49,7 @@ def leak_file(home: Home, captions: CaptionSource, losses: LossTerms, data: Path
     filters = captions.leak_filter != "off" and captions.source != RENDERED_CAPTIONS and losses.text_to_image > 0
     if not filters:
         return LeakFile()
-    text = canonical_json({name: _prompts(name, data) for name in sorted(set(captions.leak_benchmarks))})
+    text = canonical_json({name: _prompts(name, data) for name in DRAWN_FROM_TEXT})
     return LeakFile(text, str(home.cache / FOLDER / f"{sha256_text(text)[:HASH_LENGTH]}.json"))
 
 

@@ -121,10 +121,8 @@ class CaptionSource(Config):
     seed: int = Field(500_000, ge=0, title="Seed")
     """First seed of the scenes that captions are made for."""
     leak_filter: Literal["off", "prompts", "templates"] = Field("prompts", title="Leak filter")
-    """Which fine-tuning captions of a file are left out. prompts: those that hold a benchmark's prompt; templates:
-    besides, those in the benchmark's template with its words. How many is reported."""
-    leak_benchmarks: list[Literal["geneval", "dpg"]] = Field(["geneval", "dpg"], min_length=1, title="Leaks of")
-    """Benchmarks whose prompts fine-tuning captions are held against."""
+    """Which fine-tuning captions of a file are left out. prompts: those that hold a prompt of GenEval or DPG-Bench;
+    templates: besides, those in a benchmark's template with its words. How many is reported."""
 
 
 class TrainingPlan(Config):

@@ -139,7 +139,7 @@ def test_the_demo_ends_well_and_names_what_it_made(place: Place, first: Run) -> 
     assert made["incomplete"] == made["reused"] == []
     assert set(made["comparison"]) == {"geneval.shapeworld"}
     stages = [name.split(" ")[0] for name in made["seconds"]]
-    assert stages == ["prepare", "train", "register", "sample", "judge", "sample", "judge", "compare", "report"]
+    assert stages == ["prepare", "train", "register", "sample", "judge", "sample", "judge", "compare", "note", "report"]
 
 
 def test_both_models_drew_the_same_prompts_and_seeds(first: Run, place: Place) -> None:
