@@ -191,6 +191,15 @@ def asks_endpoint(benchmark_id: str, settings: JudgeSettings) -> bool:
     return not _own_judge(benchmark_id) and settled(split_id(benchmark_id)[0], settings).judge == "openai"
 
 
+def prompt_texts(name: str, data: Path | None) -> list[str]:
+    """What the published prompts of a benchmark say that draws from text.
+
+    Raises: BadInput for no benchmark; PrerequisiteMissing for absent or altered data.
+    """
+    texts: list[str] = benchmark_class(name).prompt_texts(data)
+    return texts
+
+
 def open_judge(benchmark_id: str, place: JudgePlace, settings: JudgeSettings) -> Judge:
     """The judge behind a full id, ready to answer. Raises BadInput for what cannot be judged so, and what its own
     ``open`` raises."""

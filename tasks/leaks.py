@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.benchmark import PromptPlan
-from evaluation.registry import open_benchmark
+from evaluation.registry import prompt_texts
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.files import atomic_write_text
 from reca_core.contracts.hashing import HASH_LENGTH, canonical_json, sha256_text
@@ -20,7 +19,6 @@ RENDERED_CAPTIONS = "shapeworld"
 FOLDER = "leaks"
 DRAWN_FROM_TEXT = ("geneval", "dpg")
 """Benchmarks whose prompts are captions; those of the others tell what to change."""
-EVERY_PROMPT = PromptPlan(0, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,10 @@ def leak_file(home: Home, captions: CaptionSource, losses: LossTerms, data: Path
 
 def _prompts(benchmark: str, data: Path | None) -> list[str]:
     try:
-        opened = open_benchmark(benchmark, EVERY_PROMPT, data)
+        return sorted(set(prompt_texts(benchmark, data)))
     except PrerequisiteMissing as error:
         raise PrerequisiteMissing(
             f"the prompts of {benchmark}, which fine-tuning captions are held against, are not here: {error.fact}",
             field="captions.leak_filter",
             remedy=f"reca fetch {benchmark} --no-pictures, or --set captions.leak_filter=off",
         ) from error
-    return sorted({prompt.text for prompt in opened.prompts()})

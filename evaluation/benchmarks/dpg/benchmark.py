@@ -48,6 +48,12 @@ WORLD_ITEMS = 128
 """Dense prompts that the rendered world's form of the benchmark has."""
 
 
+def _published_items(data: Path | None) -> list[tuple[str, str]]:
+    """Item and text of every published prompt, in file order."""
+    lines = [json.loads(line) for line in read_pinned(data, "dpg", PROMPTS).split("\n") if line.strip()]
+    return [(line["item_id"], line["text"]) for line in lines]
+
+
 class DpgBench:
     """The rules over the items of a prompts file and the questions of a table."""
 
@@ -71,9 +77,13 @@ class DpgBench:
         if world:
             items = dense_items(plan.first_seed, min(plan.prompts_per_tag or WORLD_ITEMS, WORLD_ITEMS))
             return cls(benchmark_id, [(item.item_id, item.text) for item in items], _tables(world_table(items)), plan)
-        lines = [json.loads(line) for line in read_pinned(data, "dpg", PROMPTS).split("\n") if line.strip()]
-        tables = _tables(read_pinned(data, "dpg", QUESTIONS))
-        return cls(benchmark_id, [(line["item_id"], line["text"]) for line in lines], tables, plan)
+        items = _published_items(data)
+        return cls(benchmark_id, items, _tables(read_pinned(data, "dpg", QUESTIONS)), plan)
+
+    @classmethod
+    def prompt_texts(cls, data: Path | None) -> list[str]:
+        """What the published prompts say; the questions need not be there. Raises PrerequisiteMissing."""
+        return [text for _, text in _published_items(data)]
 
     def prompts(self) -> list[Prompt]:
         """The first ``prompts_per_tag`` items (the benchmark has no tags), in file order."""

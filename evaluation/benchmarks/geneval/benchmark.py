@@ -59,6 +59,12 @@ WORLD_PROMPTS_PER_TAG = 48
 """Prompts per tag that the rendered world's form of the benchmark has at most; some tags have fewer."""
 
 
+def _published_metadata(data: Path | None) -> list[dict[str, Any]]:
+    """The upstream metadata of every published prompt, in file order."""
+    text = read_pinned(data, "geneval", METADATA)
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
 class GenEval:
     """The rules over one list of requirements; the n-th prompt has the id ``NNNNN``."""
 
@@ -82,8 +88,12 @@ class GenEval:
         if world:
             per_tag = min(plan.prompts_per_tag or WORLD_PROMPTS_PER_TAG, WORLD_PROMPTS_PER_TAG)
             return cls(benchmark_id, geneval_metadata(plan.first_seed, per_tag), plan)
-        text = read_pinned(data, "geneval", METADATA)
-        return cls(benchmark_id, [json.loads(line) for line in text.split("\n") if line.strip()], plan)
+        return cls(benchmark_id, _published_metadata(data), plan)
+
+    @classmethod
+    def prompt_texts(cls, data: Path | None) -> list[str]:
+        """What the published prompts say. Raises PrerequisiteMissing."""
+        return [str(metadata["prompt"]) for metadata in _published_metadata(data)]
 
     def prompts(self) -> list[Prompt]:
         """The first ``prompts_per_tag`` prompts of every tag, in file order."""
