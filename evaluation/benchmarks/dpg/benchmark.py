@@ -77,8 +77,8 @@ class DpgBench:
         if world:
             items = dense_items(plan.first_seed, min(plan.prompts_per_tag or WORLD_ITEMS, WORLD_ITEMS))
             return cls(benchmark_id, [(item.item_id, item.text) for item in items], _tables(world_table(items)), plan)
-        items = _published_items(data)
-        return cls(benchmark_id, items, _tables(read_pinned(data, "dpg", QUESTIONS)), plan)
+        published = _published_items(data)
+        return cls(benchmark_id, published, _tables(read_pinned(data, "dpg", QUESTIONS)), plan)
 
     @classmethod
     def prompt_texts(cls, data: Path | None) -> list[str]:
