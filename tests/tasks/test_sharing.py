@@ -160,7 +160,7 @@ def cluster() -> Iterator[str]:
     """Two workers of one core each, as two machines would be."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # else its children come last
     started = Cluster()
     for attempt in range(3):  # Ray gives each of its processes 30 s, which a busy machine may not
         try:
