@@ -248,7 +248,10 @@ def test_only_texts_directly_in_the_folder_are_taken() -> None:
     assert texts_of_archive(packed, PurePosixPath("p")) == {"a": "A"}
 
 
-@pytest.mark.parametrize("damage", [b"", b"<html>", archive({"r/p/a.txt": b"A" * 5000})[:-40]])
+CUT = archive({"r/p/a.txt": b"A" * 5000})[:-40]
+
+
+@pytest.mark.parametrize("damage", [b"", b"<html>", CUT], ids=["empty", "a page", "cut"])
 def test_a_damaged_archive_is_an_error(damage: bytes) -> None:
     with pytest.raises(PrerequisiteMissing, match="cannot be read"):
         texts_of_archive(damage, PurePosixPath("p"))
