@@ -98,6 +98,7 @@ SERIAL_GROUPS = ("servers", "postgres", "browser", "ray")
 """Their tests start processes that want a core each: under pytest-xdist one worker runs all of them, one by one."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What ``--dist loadgroup`` keeps together: tests with servers, and otherwise the tests of a file."""
     for item in items:
