@@ -98,12 +98,10 @@ SERIAL_GROUPS = ("servers", "postgres", "browser", "ray")
 """Their tests start processes that want a core each: under pytest-xdist one worker runs all of them, one by one."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """What ``--dist loadgroup`` keeps together: tests with servers, and otherwise the tests of a file."""
-    for item in items:
-        heavy = any(item.get_closest_marker(group) for group in SERIAL_GROUPS)
-        item.add_marker(pytest.mark.xdist_group("servers" if heavy else item.nodeid.partition("::")[0]))
+    heavy = any(item.get_closest_marker(group) for group in SERIAL_GROUPS)
+    item.add_marker(pytest.mark.xdist_group("servers" if heavy else item.nodeid.partition("::")[0]))
 
 
 def unexpected_skips(skipped: list[str], allowed: list[str]) -> list[str]:
