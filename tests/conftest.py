@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,10 +100,26 @@ SERIAL_GROUPS = ("servers", "postgres", "browser", "ray")
 """Their tests start processes that want a core each: under pytest-xdist one worker runs all of them, one by one."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """What ``--dist loadgroup`` keeps together: tests with servers, and otherwise the tests of a file."""
-    heavy = any(item.get_closest_marker(group) for group in SERIAL_GROUPS)
-    item.add_marker(pytest.mark.xdist_group("servers" if heavy else item.nodeid.partition("::")[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Under ``-n``: the tests of a file stay together, and so do all files with servers.
+
+    Not ``--dist loadgroup``: pytest-xdist 3.8 does not see the groups under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "servers" if starts_servers(ROOT / file) else file
+
+    return ByFile(config, log)
+
+
+@cache
+def starts_servers(file: Path) -> bool:
+    """Whether a test file marks tests with one of the serial groups."""
+    return any(f"mark.{group}" in file.read_text(encoding="utf-8") for group in SERIAL_GROUPS)
 
 
 def unexpected_skips(skipped: list[str], allowed: list[str]) -> list[str]:
