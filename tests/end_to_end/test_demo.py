@@ -262,6 +262,8 @@ def test_a_fresh_repetition_reuses_nothing_and_comes_out_the_same(place: Place, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_process(place: Place, first: Run, number: signal.Signals) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell hands down to its background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         place.command("demo", steps=100_000 + number),
         cwd=place.here,
