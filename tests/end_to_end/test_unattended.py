@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 import reca_core
@@ -225,8 +226,10 @@ def test_missed_runs_are_done_once_and_training_goes_first(stack: Stack) -> None
         return [run for run in runs if run["state_type"] in ENDED]
 
     wait_for(stack, "worker", lambda: len(ended()) == len(missed), RUN_SECONDS)
-    names = sorted(run["state_name"] for run in ended())
-    assert names == ["Completed", *["Missed"] * (len(missed) - 1)]
+    names = [run["state_name"] for run in ended()]
+    assert names.count("Completed") == 1
+    # One that comes while another is at work is cancelled by its deployment, one that comes after is dropped by the flow.
+    assert set(names) <= {"Completed", "Missed", "Cancelled"}
     (done,) = [run for run in ended() if run["state_name"] == "Completed"]
     assert stack.prefect("GET", f"/flow_runs/{training}")["start_time"] < done["start_time"]
 
@@ -237,7 +240,9 @@ def test_a_training_survives_both_servers_and_a_locked_database(stack: Stack, mo
     flow_run_id = begin_long_training(stack, model, steps, RUN_SECONDS)
     parent = tracked(stack, flow_run_id)["info"]["run_id"]
     for name, url in (("prefect", f"{stack.api}/health"), ("mlflow", f"{stack.mlflow}/health")):
-        os.kill(part(stack, name), signal.SIGKILL)
+        server = psutil.Process(part(stack, name))
+        for process in [server, *server.children(recursive=True)]:
+            process.kill()
         assert wait_until(lambda url=url: not answers_now(url), 10)
         assert wait_until(lambda url=url: answers_now(url), RUN_SECONDS), stack.log("up")
     with (
