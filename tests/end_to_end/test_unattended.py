@@ -228,7 +228,7 @@ def test_missed_runs_are_done_once_and_training_goes_first(stack: Stack) -> None
     wait_for(stack, "worker", lambda: len(ended()) == len(missed), RUN_SECONDS)
     names = [run["state_name"] for run in ended()]
     assert names.count("Completed") == 1
-    # One that comes while another is at work is cancelled by its deployment, one that comes after is dropped by the flow.
+    # While another is at work its deployment cancels it; after that the flow drops it.
     assert set(names) <= {"Completed", "Missed", "Cancelled"}
     (done,) = [run for run in ended() if run["state_name"] == "Completed"]
     assert stack.prefect("GET", f"/flow_runs/{training}")["start_time"] < done["start_time"]
