@@ -35,7 +35,7 @@ from reca_core.models.janus.tiny_start import SIDE_PIXELS, tiny_start
 from reca_core.training import run
 
 FAMILY = "janus"
-WEIGHTS = "model.safetensors"
+WEIGHTS, CARD = "model.safetensors", "README.md"
 PICTURE_SEED, PICTURES, STARTING_PICTURES = 300_000, 4096, 1200
 """Scenes that the tokenizer stage sees, and how many of them set the encoder and the codebook."""
 WEIGHT_SEED = 0
@@ -171,7 +171,7 @@ def export_half(checkpoint: Path, output: Path) -> None:
     """Copy a checkpoint directory with its weights in float16; a README.md that lies in ``output`` stays."""
     output.mkdir(parents=True, exist_ok=True)
     for file in checkpoint.iterdir():
-        if file.name != WEIGHTS:
+        if file.name not in (WEIGHTS, CARD):
             shutil.copyfile(file, output / file.name)
     halved = {name: tensor.half().contiguous() for name, tensor in load_file(checkpoint / WEIGHTS).items()}
     save_file(halved, output / WEIGHTS, metadata={"format": "pt"})
