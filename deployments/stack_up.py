@@ -33,7 +33,7 @@ from deployments.stack_users import admit, write_user_settings
 from reca_core.contracts.errors import PrerequisiteMissing, RunLocked
 from reca_core.contracts.files import run_lock
 
-START_SECONDS = 300.0
+START_SECONDS = 180.0
 """Cold, on two busy cores, with a new database."""
 POLL_SECONDS = 0.25
 SPEAK_SECONDS = 10.0

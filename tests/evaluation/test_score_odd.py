@@ -8,24 +8,12 @@ from typing import Any
 
 import pytest
 
+from evaluation.benchmarks.gedit.summary import TASKS
 from evaluation.score import RecordedFiles, result_bytes, score_recorded
 from reca_core.contracts.errors import BadInput
 
 HEADER = "item_id,proposition_id,dependency,tuple,question_natural_language\n"
 GOOD = '{"score": [8, 7], "reasoning": "fine"}'
-TASKS = (
-    "background_change",
-    "color_alter",
-    "material_alter",
-    "motion_change",
-    "ps_human",
-    "style_change",
-    "subject-add",
-    "subject-remove",
-    "subject-replace",
-    "text_change",
-    "tone_transfer",
-)
 
 
 def picture(name: str, tag: str = "single_object", **found: Any) -> str:

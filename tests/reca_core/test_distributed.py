@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -49,8 +48,11 @@ def launch_rank(jobs: list[tuple[Path, int]], rank: int, world: int) -> None:
     for path, port in jobs:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in place.items()})
-        with contextlib.suppress(SystemExit) if path != jobs[-1][0] else contextlib.nullcontext():
+        try:
             launch("train", path)
+        except SystemExit as ended:
+            if ended.code or path == jobs[-1][0]:
+                raise
 
 
 def free_port() -> int:
