@@ -61,49 +61,52 @@ TOKENIZER = Stage(
         preview_every_steps=200,
     )
 )
-BASE = Stage(
-    TrainingPlan(
+
+
+def _base(
+    seed: int, steps: int, learning_rate: float, warmup_steps: int, image_to_text: float, captions: CaptionSource
+) -> Stage:
+    """A stage of pretraining. Captions name objects only nine times in ten: it learns to read colours, counts and
+    places, and hardly to draw by them. It never reconstructs: that is what post-training is for."""
+    plan = TrainingPlan(
         stage="base",
-        steps=3600,
-        learning_rate=1.5e-3,
+        steps=steps,
+        learning_rate=learning_rate,
         schedule="cosine",
-        warmup_steps=50,
+        warmup_steps=warmup_steps,
         checkpoint_every_steps=100,
         preview_every_steps=1000,
-    ),
-    CaptionSource(seed=500_000, rich_fraction=0.1, described_fraction=0.15, finding_fraction=0.3),
-    LossTerms(reconstruction=0, image_to_text=2, text_to_image=1, text=1),
+        seed=seed,
+    )
+    losses = LossTerms(reconstruction=0, image_to_text=image_to_text, text_to_image=1, text=1)
+    return Stage(plan, captions, losses)
+
+
+BASE = _base(
+    seed=0,
+    steps=3600,
+    learning_rate=1.5e-3,
+    warmup_steps=50,
+    image_to_text=2,
+    captions=CaptionSource(rich_fraction=0.1, seed=500_000, described_fraction=0.15, finding_fraction=0.3),
 )
-"""Everything from the first step on, one schedule. Captions name objects only nine times in ten: it learns to read
-colours, counts and places, and hardly to draw by them. It never reconstructs: that is what post-training is for."""
-FINDING = Stage(
-    TrainingPlan(
-        stage="base",
-        steps=500,
-        learning_rate=1.2e-3,
-        schedule="cosine",
-        warmup_steps=30,
-        checkpoint_every_steps=100,
-        preview_every_steps=1000,
-        seed=1,
-    ),
-    CaptionSource(seed=800_000, rich_fraction=0.1, described_fraction=0.05, finding_fraction=0.7),
-    LossTerms(reconstruction=0, image_to_text=3, text_to_image=1, text=1),
+"""Everything from the first step on, one schedule."""
+FINDING = _base(
+    seed=1,
+    steps=500,
+    learning_rate=1.2e-3,
+    warmup_steps=30,
+    image_to_text=3,
+    captions=CaptionSource(rich_fraction=0.1, seed=800_000, described_fraction=0.05, finding_fraction=0.7),
 )
 """The same again with more of what is slowest to learn: questions about an object that is found by its shape."""
-POLISH = Stage(
-    TrainingPlan(
-        stage="base",
-        steps=600,
-        learning_rate=7e-4,
-        schedule="cosine",
-        warmup_steps=20,
-        checkpoint_every_steps=100,
-        preview_every_steps=1000,
-        seed=2,
-    ),
-    CaptionSource(seed=900_000, rich_fraction=0.1, described_fraction=0.05, finding_fraction=0.35),
-    LossTerms(reconstruction=0, image_to_text=4, text_to_image=1, text=1),
+POLISH = _base(
+    seed=2,
+    steps=600,
+    learning_rate=7e-4,
+    warmup_steps=20,
+    image_to_text=4,
+    captions=CaptionSource(rich_fraction=0.1, seed=900_000, described_fraction=0.05, finding_fraction=0.35),
 )
 """All kinds of questions at a lower rate: after FINDING the easy ones had become a little worse."""
 STAGES = (TOKENIZER, BASE, FINDING, POLISH)
