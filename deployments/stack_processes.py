@@ -104,6 +104,13 @@ def stop_all(home: Path) -> int:
     return len(everything) + len(late)
 
 
+def end_left_of(home: Path, part: PartName) -> int:
+    """End what a server that died left behind, which would hold its port: MLflow answers from a child. Returns how many."""
+    left = [process for process, owner in marked(home).items() if owner == part]
+    _end(left, 0)
+    return len(left)
+
+
 def _words(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())

@@ -28,7 +28,7 @@ from deployments.stack import (
 )
 from deployments.stack_database import ensure_databases, users_database
 from deployments.stack_health import health, part_health
-from deployments.stack_processes import check_port, find, marked, start, stop_all
+from deployments.stack_processes import check_port, end_left_of, find, marked, start, stop_all
 from deployments.stack_users import admit, write_user_settings
 from reca_core.contracts.errors import PrerequisiteMissing, RunLocked
 from reca_core.contracts.files import run_lock
@@ -173,6 +173,8 @@ def watch(stack: Stack, chosen: Surroundings, say: Say) -> None:
             if part == "worker":
                 enter(stack.surroundings(chosen))  # Prefect is imported now, if this `up` found the stack running
                 _recover(say)
+            else:
+                end_left_of(Path(stack.home), part)
             stack = _begin(stack, part, chosen)
         time.sleep(WATCH_SECONDS)
     say("reca down took the stack down")

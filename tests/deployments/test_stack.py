@@ -28,7 +28,7 @@ from deployments.stack import (
 )
 from deployments.stack_database import check_database, mlflow_database, prefect_database
 from deployments.stack_health import health
-from deployments.stack_processes import check_port, find, is_everywhere, marked, stop_all
+from deployments.stack_processes import check_port, end_left_of, find, is_everywhere, marked, stop_all
 from deployments.stack_up import watch
 from reca_core.contracts.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_PREREQUISITE, BadInput, PrerequisiteMissing
 from reca_core.contracts.home import Home
@@ -155,6 +155,25 @@ def test_a_port_in_use_is_refused_with_its_holder() -> None:
 def sleeper(home: Path, part: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-c", "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"]
     return subprocess.Popen(words, env=os.environ | {HOME_MARK: str(home), PART_MARK: part}, start_new_session=True)
+
+
+def test_what_a_dead_server_left_behind_is_ended_and_the_other_parts_live_on(tmp_path: Path) -> None:
+    """MLflow answers from a child of its own, which outlives its parent and holds the port."""
+    left, run, other = (
+        sleeper(tmp_path, "mlflow"),
+        sleeper(tmp_path, "worker"),
+        sleeper(tmp_path / "other", "mlflow"),
+    )
+    try:
+        while len(marked(tmp_path)) < 2:
+            time.sleep(0.05)
+        assert end_left_of(tmp_path, "mlflow") == 1
+        assert left.wait(5) < 0
+        assert run.poll() is other.poll() is None
+    finally:
+        for process in (left, run, other):
+            process.kill()
+            process.wait()
 
 
 def test_down_ends_orphans_of_its_own_home_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
