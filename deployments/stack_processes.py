@@ -105,7 +105,7 @@ def stop_all(home: Path) -> int:
 
 
 def end_left_of(home: Path, part: PartName) -> int:
-    """End what a server that died left behind, which would hold its port: MLflow answers from a child. Returns how many."""
+    """End what a dead server left behind, which would hold its port: MLflow answers from a child. Returns how many."""
     left = [process for process, owner in marked(home).items() if owner == part]
     _end(left, 0)
     return len(left)
