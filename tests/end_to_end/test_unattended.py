@@ -1,4 +1,4 @@
-"""Left alone: versions are measured, promoted, taken back. One `reca up --foreground`.
+"""Left alone: versions are measured, promoted, taken back; outages and kills cost nothing. One `reca up --foreground`.
 
 The tests follow one another in this order; the names of what they register are their own.
 """
@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import reca_core
 from reca_core.contracts.registry import BUNDLED_MODELS
-from tests.end_to_end.rig import save_smallest_janus, wait_until
+from tests.end_to_end.rig import processes_of, save_smallest_janus, wait_until
 from tests.end_to_end.test_servers import (
     ENDED,
     Stack,
+    begin_long_training,
+    children,
     flow_processes,
     free_port,
     state_of,
@@ -38,6 +45,7 @@ RUN_SECONDS = 420.0
 NAME = "somebody-elses"
 TINY = Path(reca_core.__file__).resolve().parents[1] / BUNDLED_MODELS["tiny-janus"]
 EVALUATION = {"prompts_per_tag": 4, "pictures_per_prompt": 1}
+OUTAGE_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +197,95 @@ def _say_that_everything_was_right(answers: Path) -> None:
     for row in rows:
         row["outcome"]["values"]["correct"] = 1.0
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_missed_runs_are_done_once_and_training_goes_first(stack: Stack) -> None:
+    """The pool is paused, as on a machine that sleeps, and the next nights come due."""
+    deployment = stack.deployment("re-evaluate")
+    query = {
+        "deployments": {"id": {"any_": [deployment["id"]]}},
+        "flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}},
+    }
+
+    def nights() -> list[dict[str, Any]]:
+        runs = stack.prefect("POST", "/flow_runs/filter", query)
+        return [run for run in runs if run["parameters"] == {"promotion": {"decide": "by_rule"}}]
+
+    missed = wait_for(stack, "prefect", lambda: len(nights()) >= 2 and nights(), RUN_SECONDS)
+    assert {run["auto_scheduled"] for run in missed} == {True}
+    stack.prefect("PATCH", "/work_pools/reca", {"is_paused": True})
+    for run in missed:
+        due = {"type": "SCHEDULED", "state_details": {"scheduled_time": datetime.now(UTC).isoformat()}}
+        stack.prefect("POST", f"/flow_runs/{run['id']}/set_state", {"state": due, "force": True})
+    training = trigger(stack, "prepare", {"images": {"scenes": 40}})
+    stack.prefect("PATCH", "/work_pools/reca", {"is_paused": False})
+
+    def ended() -> list[dict[str, Any]]:
+        runs = [stack.prefect("GET", f"/flow_runs/{run['id']}") for run in missed]
+        return [run for run in runs if run["state_type"] in ENDED]
+
+    wait_for(stack, "worker", lambda: len(ended()) == len(missed), RUN_SECONDS)
+    names = [run["state_name"] for run in ended()]
+    assert names.count("Completed") == 1
+    # The others never ran: cancelled by the deployment while one was at work, dropped by the flow after that.
+    assert set(names) <= {"Completed", "Missed", "Cancelled"}
+    (done,) = [run for run in ended() if run["state_name"] == "Completed"]
+    assert stack.prefect("GET", f"/flow_runs/{training}")["start_time"] < done["start_time"]
+
+
+def test_a_training_survives_both_servers_and_a_locked_database(stack: Stack, model: Path) -> None:
+    """Killed and started again one after the other while it runs, then both databases are held by somebody else."""
+    steps = 300
+    flow_run_id = begin_long_training(stack, model, steps, RUN_SECONDS)
+    parent = tracked(stack, flow_run_id)["info"]["run_id"]
+    for name, url in (("prefect", f"{stack.api}/health"), ("mlflow", f"{stack.mlflow}/health")):
+        os.kill(part(stack, name), signal.SIGKILL)
+        assert wait_until(lambda url=url: not answers_now(url), 10)
+        assert wait_until(lambda url=url: answers_now(url), RUN_SECONDS), stack.log("up")
+    with (
+        closing(sqlite3.connect(stack.root / "home/prefect/prefect.db", timeout=60)) as prefect,
+        closing(sqlite3.connect(stack.root / "home/mlflow/mlflow.db", timeout=60)) as mlflow,
+    ):
+        for held in (prefect, mlflow):
+            held.execute("BEGIN EXCLUSIVE")
+        time.sleep(OUTAGE_SECONDS)
+        for held in (prefect, mlflow):
+            held.rollback()
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ENDED, RUN_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 1
+    assert_once(stack, flow_run_id, parent, steps)
+
+
+def answers_now(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def assert_once(stack: Stack, flow_run_id: str, parent: str, steps: int) -> None:
+    """The same MLflow run, one registered version, every step of the curve once."""
+    assert tracked(stack, flow_run_id)["info"]["run_id"] == parent
+    assert tracked(stack, flow_run_id)["info"]["status"] == "FINISHED"
+    condition = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{parent}'"
+    (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": condition})["runs"]
+    query = {"run_id": training["info"]["run_id"], "metric_key": "train/loss", "max_results": 10 * steps}
+    points = stack.tracking("GET", "metrics/get-history", query)["metrics"]
+    assert sorted(int(point.get("step", 0)) for point in points) == list(range(1, steps + 1))
+    made = f"name = 'reca-smallest' and tags.flow_run_id = '{flow_run_id}'"
+    assert len(stack.tracking("GET", "model-versions/search", {"filter": made})["model_versions"]) == 1
+
+
+def test_a_worker_killed_with_its_run_is_started_again_and_the_run_goes_on(stack: Stack, model: Path) -> None:
+    steps = 150
+    flow_run_id = begin_long_training(stack, model, steps, RUN_SECONDS)
+    parent = tracked(stack, flow_run_id)["info"]["run_id"]
+    for pid in [part(stack, "worker"), *flow_processes(stack)]:
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not children(stack), 10)
+    assert processes_of(stack.root / "home")
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ENDED, RUN_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
+    assert_once(stack, flow_run_id, parent, steps)
