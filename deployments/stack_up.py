@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -73,16 +73,16 @@ def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     if marked(home):
         say("an earlier stack of this home is half there; it is taken down first")
         down(home)
-    try:
+    with ExitStack() as undo:
+        undo.callback(down, home)
         check_port(wanted.host, wanted.prefect_port, "--prefect-port")
         check_port(wanted.host, wanted.mlflow_port, "--mlflow-port")
         made = ensure_databases(wanted.database, users=bool(wanted.auth))
         if made:
             say(f"created the databases {', '.join(made)}")
-        return _start(wanted, chosen, say)
-    except BaseException:
-        down(home)
-        raise
+        stack = _start(wanted, chosen, say)
+        undo.pop_all()
+        return stack
 
 
 def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:

@@ -17,7 +17,7 @@ import logging
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -149,18 +149,22 @@ def tracked_run(
     where it is cancelled. After a SIGKILL it stays RUNNING until the flow run is resumed and finds it again.
     """
     run = begin_run(name, identity, tags, parent)
-    status = "KILLED"
-    try:
+
+    def end(kind: type[BaseException] | None, *_: object) -> None:
+        client().set_terminated(run.run_id, _status(kind, waits))
+
+    with ExitStack() as ending:
+        ending.push(end)
         yield run
-        status = "FINISHED"
-    except waits:
-        status = "SCHEDULED"
-        raise
-    except Exception:
-        status = "FAILED"
-        raise
-    finally:
-        client().set_terminated(run.run_id, status)
+
+
+def _status(ended_by: type[BaseException] | None, waits: tuple[type[BaseException], ...]) -> str:
+    """MLflow's word for how a block ended. What is no Exception is a cancel, an interrupt or an exit."""
+    if ended_by is None:
+        return "FINISHED"
+    if issubclass(ended_by, waits):
+        return "SCHEDULED"
+    return "FAILED" if issubclass(ended_by, Exception) else "KILLED"
 
 
 def begin_run(

@@ -122,15 +122,18 @@ class Checkpoints:
     @contextlib.contextmanager
     def finished(self) -> Iterator[None]:
         """Whatever ends the block, the save under way is finished first; its failure counts if nothing else failed."""
-        try:
-            yield
-        except BaseException:
+
+        def end(kind: type[BaseException] | None, *_: object) -> None:
             try:
                 self.writer.wait()
             except StageFailed as error:
+                if kind is None:
+                    raise
                 log.error("%s", error)
-            raise
-        self.writer.wait()
+
+        with contextlib.ExitStack() as ending:
+            ending.push(end)
+            yield
 
 
 def is_in_parts(found: Found) -> bool:
