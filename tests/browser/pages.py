@@ -13,6 +13,7 @@ from tests.end_to_end.test_servers import Stack
 CHROMIUM = "/usr/bin/chromium"
 SLOW_MILLISECONDS = 120_000
 PATIENCE = 3
+ADD = "Add item"
 OPTIONAL = " (Optional)"
 """Prefect marks every field that has a default so."""
 
@@ -65,8 +66,8 @@ class RunForm:
             label for title, fields in self.sections.items() for label in (title, *(field.title for field in fields))
         ]
 
-    def control(self, section: str, name: str) -> Locator:
-        """The box to type into, or the button of a choice."""
+    def label(self, section: str, name: str) -> Locator:
+        """What stands above a field."""
         place = 1  # after "Run Name"
         for fields in self.sections.values():
             place += 1
@@ -74,9 +75,22 @@ class RunForm:
                 if (field.section, field.name) == (section, name):
                     label = self.page.locator("label").nth(place)
                     assert label.inner_text() == field.title + OPTIONAL
-                    return self.page.locator(f'[id="{label.get_attribute("for")}"]')
+                    return label
                 place += 1
         raise AssertionError(f"the form has no {section}.{name}")
+
+    def control(self, section: str, name: str) -> Locator:
+        """The box to type into, or the button of a choice."""
+        return self.page.locator(f'[id="{self.label(section, name).get_attribute("for")}"]')
+
+    def items(self, section: str, name: str) -> list[str]:
+        """What a list holds: the text boxes below its label, or what stands behind the button of a choice."""
+        button = self.control(section, name)
+        if button.count():
+            lines = [line for line in button.locator("xpath=ancestor::fieldset[1]").inner_text().splitlines() if line]
+            return lines[lines.index(button.inner_text()) + 1 :]
+        below = self.label(section, name).locator(f"xpath=ancestor::*[.//button[.='{ADD}']][1]")
+        return [box.input_value() for box in below.locator("textarea").all()]
 
     def fill(self, section: str, name: str, value: str) -> None:
         self.control(section, name).fill(value)
