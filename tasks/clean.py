@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as prefect_run
 
 from reca_core.contracts.requests import Cleaning
+from tasks.artifacts import show_page
 from tasks.cleaning import UNITS_SECONDS, Removable, removable, remove
 from tasks.home import current_home
 from tasks.policies import check_run_attempts, verb
-from tasks.progress import SERVER_TROUBLE, note, run_logger
+from tasks.progress import note
 from tasks.results import Cleaned
 from tasks.tracking_clean import purge
 from tasks.tracking_weights import known_weights
@@ -55,11 +54,6 @@ def summary(cleaned: Cleaned) -> str:
 
 
 def _show(cleaned: Cleaned, gone: list[Removable]) -> None:
-    if FlowRunContext.get() is None:
-        return
     rows = [f"| {item.bytes / MEGABYTE:.1f} | {item.kind} | `{item.path}` |" for item in gone[:LONGEST_TABLE]]
     table = "\n".join([summary(cleaned), "", "| MB | kind | where |", "|---:|---|---|", *rows])
-    try:
-        create_markdown_artifact(table, key=ARTIFACT_KEY, description="What was removed")
-    except SERVER_TROUBLE as error:
-        run_logger().warning("what was removed could not be shown in Prefect: %s", error)
+    show_page(table, ARTIFACT_KEY, "What was removed")

@@ -7,16 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.context import FlowRunContext
-
 from reca_core.contracts.hashing import HASH_LENGTH, sha256_text
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import tracking
+from tasks.artifacts import show_page
 from tasks.home import current_home
 from tasks.outcome import seconds_of, stages_of
 from tasks.policies import verb
-from tasks.progress import SERVER_TROUBLE, note, run_logger
+from tasks.progress import note
 from tasks.report import write_report
 from tasks.report_inputs import BenchmarkPair, Links, Measured, ReportInputs
 from tasks.report_page import TableRow
@@ -46,7 +44,7 @@ def report(
     said = markdown(pairs) + links_in_markdown(run, pairs, path)
     tracking.describe(run.tracked, said)
     tracking.rename(run.tracked, f"{registered.model.name} against {trained.base.name}")
-    _show_in_prefect(said)
+    show_page(said, ARTIFACT_KEY, "Which model is better, and by how much")
     note(f"report: {path}")
     return Reported(stage="report", seconds=time.monotonic() - began, path=str(path))
 
@@ -97,15 +95,6 @@ def _pair(pair: Compared) -> BenchmarkPair:
 
 def _measured(judged: Judged) -> Measured:
     return Measured(judged.model.name, judged.table, Path(judged.sampled.directory), Path(judged.directory))
-
-
-def _show_in_prefect(said: str) -> None:
-    if FlowRunContext.get() is None:
-        return
-    try:
-        create_markdown_artifact(said, key=ARTIFACT_KEY, description="Which model is better, and by how much")
-    except SERVER_TROUBLE as error:
-        run_logger().warning("the comparison could not be stored in Prefect: %s", error)
 
 
 def markdown(pairs: Sequence[Compared]) -> str:

@@ -12,20 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.context import FlowRunContext
-
 from evaluation.compare import ComparisonRefused, changed_verdicts, compare_over_time, read_measurement
 from evaluation.records import Comparison, JudgeIdentity
 from reca_core.contracts.files import write_json
 from reca_core.contracts.hashing import HASH_LENGTH, sha256_text
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import events, tracking
+from tasks.artifacts import show_page
 from tasks.conclude import cell
 from tasks.history import before
 from tasks.home import current_home
 from tasks.policies import verb
-from tasks.progress import SERVER_TROUBLE, note, run_logger
+from tasks.progress import note
 from tasks.results import DriftChecked, FoundVersions, Judged
 from tasks.run import RunContext
 
@@ -135,7 +133,9 @@ def _path(last: Path, judged: Judged, evaluation: EvaluationPlan) -> Path:
 
 def _report(run: RunContext, found: FoundVersions, checked: DriftChecked) -> None:
     """The page in Prefect, and for drift an event per version."""
-    _show_in_prefect(checked)
+    show_page(
+        markdown(checked), f"{ARTIFACT_KEY} {checked.benchmark} {checked.model.name}", f"Drift of {checked.model.name}"
+    )
     if not checked.moved or checked.comparison is None:
         return
     row = checked.comparison.rows[checked.moved[0]]
@@ -154,16 +154,6 @@ def _report(run: RunContext, found: FoundVersions, checked: DriftChecked) -> Non
         events.tell(
             events.Notice(event=events.DRIFT, model=version.name, version=version.version, text=text, facts=facts)
         )
-
-
-def _show_in_prefect(checked: DriftChecked) -> None:
-    if FlowRunContext.get() is None:
-        return
-    key = tracking.plain_key(f"{ARTIFACT_KEY} {checked.benchmark} {checked.model.name}").replace("_", "-").strip("-")
-    try:
-        create_markdown_artifact(markdown(checked), key=key, description=f"Drift of {checked.model.name}")
-    except SERVER_TROUBLE as error:
-        run_logger().warning("the drift could not be stored in Prefect: %s", error)
 
 
 def markdown(checked: DriftChecked) -> str:

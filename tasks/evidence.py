@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.context import FlowRunContext
-
 from evaluation.records import Judgment, Reply, Scored, ScoreTable, TranscriptRow, Unscored
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.records import Prompt, Sample
 from tasks import plan, tracking
-from tasks.progress import SERVER_TROUBLE, run_logger
+from tasks.artifacts import show_page
 from tasks.report_scores import NONE, decimals, number
 from tasks.results import Judged
 from tasks.sample import SAMPLES_FILE
@@ -141,14 +138,8 @@ def worst_pictures(judgments: Sequence[Judgment], limit: int) -> list[Key]:
 
 def show_scores(judged: Judged) -> None:
     """The score table as an artifact of the Prefect flow run, where there is one."""
-    if FlowRunContext.get() is None:
-        return
-    key = tracking.plain_key(f"scores {judged.benchmark} {judged.model.name}").replace("_", "-").strip("-")
-    description = f"{judged.benchmark} of {judged.model.name}"
-    try:
-        create_markdown_artifact(markdown(judged.table), key=key, description=description)
-    except SERVER_TROUBLE as error:
-        run_logger().warning("the scores could not be stored in Prefect: %s", error)
+    key, description = f"scores {judged.benchmark} {judged.model.name}", f"{judged.benchmark} of {judged.model.name}"
+    show_page(markdown(judged.table), key, description)
 
 
 def markdown(table: ScoreTable) -> str:

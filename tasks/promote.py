@@ -11,9 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
@@ -26,10 +24,11 @@ from reca_core.contracts.records import VersionRef
 from reca_core.contracts.requests import EvaluationPlan
 from reca_core.contracts.versions import Promotion
 from tasks import events, ledger, tracking, tracking_models
+from tasks.artifacts import show_page
 from tasks.compare import compare
 from tasks.conclude import cell, markdown
 from tasks.policies import verb
-from tasks.progress import SERVER_TROUBLE, note, run_logger
+from tasks.progress import note
 from tasks.promotion import Verdict, verdict
 from tasks.results import Compared, Decided, Decision, FoundVersions, Judged, StageResult
 from tasks.run import RunContext
@@ -217,13 +216,7 @@ def announce(run: RunContext, decision: Decision, event: str) -> None:
     events.tell(
         events.Notice(event=event, model=decision.name, version=decision.version, text=decision.text, facts=facts)
     )
-    if FlowRunContext.get() is None:
-        return
-    key = tracking.plain_key(f"decision {decision.name}").replace("_", "-").strip("-")
-    try:
-        create_markdown_artifact(page(decision), key=key, description=f"Decisions about {decision.name}")
-    except SERVER_TROUBLE as error:
-        run_logger().warning("the decision could not be stored in Prefect: %s", error)
+    show_page(page(decision), f"decision {decision.name}", f"Decisions about {decision.name}")
 
 
 def page(decision: Decision) -> str:

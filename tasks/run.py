@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect.artifacts import create_link_artifact
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run as prefect_run
@@ -17,9 +16,9 @@ from prefect.utilities.urls import url_for
 from reca_core.contracts.base import Config, Record
 from reca_core.contracts.files import write_json
 from tasks import tracking
+from tasks.artifacts import show_link
 from tasks.home import current_home
 from tasks.policies import check_run_attempts
-from tasks.progress import SERVER_TROUBLE, run_logger
 from tasks.provenance import current_provenance
 from tasks.tracking import TrackedRun
 
@@ -77,9 +76,5 @@ def parameters() -> dict[str, Config]:
 
 
 def _link_to_mlflow(tracked: TrackedRun) -> None:
-    if not tracked.url or FlowRunContext.get() is None:
-        return
-    try:
-        create_link_artifact(tracked.url, "MLflow run", key="mlflow", description="The same run in MLflow")
-    except SERVER_TROUBLE as error:
-        run_logger().warning("the link to MLflow could not be stored in Prefect: %s", error)
+    if tracked.url:
+        show_link(tracked.url, "MLflow run", "mlflow", "The same run in MLflow")
