@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reca_core.contracts.base import Config
-from reca_core.contracts.requests import CaptionSource, EvaluationPlan, ImageSource, LossTerms
+from reca_core.contracts.requests import CaptionSource, EvaluationPlan, ImageSource, LossTerms, SamplingSettings
 
 Settings = Mapping[str, Config]
 
@@ -20,3 +20,11 @@ RECA_WITH_REPLAY = LossTerms(reconstruction=1, image_to_text=1, text_to_image=0,
 """Families that share parameters (section 1.3)."""
 MEASURED = EvaluationPlan(benchmarks=["geneval", "dpg"], arithmetic="parity", pictures_per_prompt=4)
 """As published, but for GenEval's 12 pictures per prompt, which DPG-Bench does not have (section 1.8)."""
+REPLAYED: Settings = {
+    "images": MIDJOURNEY,
+    "losses": RECA_WITH_REPLAY,
+    "captions": LLAVA,
+    "sampling": SamplingSettings(images_per_batch=16),
+    "evaluation": MEASURED,
+}
+"""Families that share parameters, on Midjourney's pictures."""

@@ -5,8 +5,8 @@ A step there alternates two micro-batches of reconstruction and two of question 
 
 from __future__ import annotations
 
-from deployments.recipes.common import LLAVA, MEASURED, MIDJOURNEY, Settings
-from reca_core.contracts.requests import FineTuning, LossTerms, ModelChoice, SamplingSettings, TrainingPlan
+from deployments.recipes.common import REPLAYED, Settings
+from reca_core.contracts.requests import FineTuning, LossTerms, ModelChoice, TrainingPlan
 
 ITERATIONS_PER_STEP = 4
 
@@ -52,10 +52,9 @@ def harmon_1_5b_plus() -> Settings:
 
 def _harmon(weights: str, *, per_pass: int) -> Settings:
     return {
-        "images": MIDJOURNEY,
+        **REPLAYED,
         "model": ModelChoice(source="wusize/harmon", weights=weights, family="harmon"),
         "losses": LossTerms(reconstruction=0.5, image_to_text=0.5, text_to_image=0, text=0),
-        "captions": LLAVA,
         "training": TrainingPlan(
             steps=5000 // ITERATIONS_PER_STEP,
             images_per_step=2 * per_pass,
@@ -71,6 +70,4 @@ def _harmon(weights: str, *, per_pass: int) -> Settings:
             preview_every_steps=250,
             on_collapse="stop",
         ),
-        "sampling": SamplingSettings(images_per_batch=16),
-        "evaluation": MEASURED,
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deployments.recipes.common import LLAVA, MEASURED, MIDJOURNEY, RECA_WITH_REPLAY, Settings
-from reca_core.contracts.requests import ModelChoice, SamplingSettings, TrainingPlan
+from deployments.recipes.common import REPLAYED, Settings
+from reca_core.contracts.requests import ModelChoice, TrainingPlan
 
 
 def janus_1_3b() -> Settings:
@@ -40,10 +40,8 @@ def janus_pro_7b() -> Settings:
 
 def _janus(source: str) -> Settings:
     return {
-        "images": MIDJOURNEY,
+        **REPLAYED,
         "model": ModelChoice(source=source, family="janus"),
-        "losses": RECA_WITH_REPLAY,
-        "captions": LLAVA,
         "training": TrainingPlan(
             steps=5000,
             images_per_step=32,
@@ -56,6 +54,4 @@ def _janus(source: str) -> Settings:
             preview_every_steps=500,
             on_collapse="stop",
         ),
-        "sampling": SamplingSettings(images_per_batch=16),
-        "evaluation": MEASURED,
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.recipes.common import LLAVA, MEASURED, MIDJOURNEY, RECA_WITH_REPLAY, Settings
-from reca_core.contracts.requests import ModelChoice, SamplingSettings, TrainingPlan
+from deployments.recipes.common import REPLAYED, Settings
+from reca_core.contracts.requests import ModelChoice, TrainingPlan
 
 
 def showo_512_clip() -> Settings:
@@ -53,10 +53,8 @@ def showo_vq_blur8() -> Settings:
 
 def _showo(source: str, *, passes: int, per_pass: int = 2, schedule_steps: int = 1_000_000, **variant: Any) -> Settings:
     return {
-        "images": MIDJOURNEY,
+        **REPLAYED,
         "model": ModelChoice(source=source, family="showo"),
-        "losses": RECA_WITH_REPLAY,
-        "captions": LLAVA,
         "training": TrainingPlan(
             steps=5000,
             images_per_step=passes * per_pass,
@@ -75,6 +73,4 @@ def _showo(source: str, *, passes: int, per_pass: int = 2, schedule_steps: int =
             on_collapse="stop",
             **variant,
         ),
-        "sampling": SamplingSettings(images_per_batch=16),
-        "evaluation": MEASURED,
     }
