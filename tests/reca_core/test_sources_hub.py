@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.server
 import io
 import json
@@ -19,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.hub_protocol import HubHandler, entry
 
 COMMIT = "c0ffee" + "0" * 34
 REPOSITORY = "someone/pictures"
@@ -56,24 +57,10 @@ class Hub(http.server.ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(HubHandler):
     server: Hub
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"content-length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def fail(self, code: str) -> None:
-        self.answer(404, b"", **{"X-Error-Code": code})
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
         api, resolve = f"/api/datasets/{REPOSITORY}", f"/datasets/{REPOSITORY}/resolve/"
         if path.startswith(resolve):
@@ -87,16 +74,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.json({"id": REPOSITORY, "sha": COMMIT, "siblings": [{"rfilename": n} for n in self.server.files]})
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802: the name that http.server calls
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         asked = json.loads(body)["paths"] if body.startswith("{") else urllib.parse.parse_qs(body)["paths"]
         self.json([self.entry(name) for name in asked if name in self.server.files])
-
-    def json(self, value: object) -> None:
-        self.answer(200, json.dumps(value).encode(), **{"content-type": "application/json"})
 
     def tree(self, folder: str, recursive: bool) -> list[dict[str, object]]:
         """The files of a folder, and the folders in it."""
@@ -108,8 +89,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return listed + [self.entry(name) for name in files]
 
     def entry(self, name: str) -> dict[str, object]:
-        content = self.server.files[name]
-        return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        return entry(name, self.server.files[name])
 
     def file(self, revision: str, name: str) -> None:
         if revision not in ("main", COMMIT) or name not in self.server.files:
@@ -118,7 +98,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = self.server.files[name]
         if self.command == "GET":
             self.server.downloads.append(name)
-        self.answer(200, content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', **{"X-Repo-Commit": COMMIT})
+        self.content(content, COMMIT)
 
 
 @pytest.fixture

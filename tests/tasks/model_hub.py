@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import json
 import threading
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests.hub_protocol import HubHandler, entry
 
 
 class Hub(http.server.ThreadingHTTPServer):
@@ -44,30 +45,10 @@ class Hub(http.server.ThreadingHTTPServer):
         return digest.hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(HubHandler):
     server: Hub
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"content-length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def fail(self, code: str) -> None:
-        self.answer(404, b"", **{"X-Error-Code": code})
-
-    def json(self, value: object) -> None:
-        self.answer(200, json.dumps(value).encode(), **{"content-type": "application/json"})
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         parts = urllib.parse.unquote(urllib.parse.urlparse(self.path).path).strip("/").split("/")
         api = parts[:2] == ["api", "models"]
         repository = "/".join(parts[2:4] if api else parts[:2])
@@ -85,8 +66,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((repository, revision))
         files, commit = self.server.files[repository], self.server.commit(repository)
         if tree:
-            entries = [{"type": "file", "path": n, "size": len(c), "oid": sha1(c)} for n, c in files.items()]
-            return self.json(entries)
+            return self.json([entry(*file) for file in files.items()])
         return self.json({"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]})
 
     def file(self, repository: str, name: str) -> None:
@@ -95,9 +75,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.fail("EntryNotFound")
         if self.command == "GET":
             self.server.downloads.append(f"{repository}/{name}")
-        headers = {"ETag": f'"{sha1(content)}"', "X-Repo-Commit": self.server.commit(repository)}
-        return self.answer(200, content, **headers)
-
-
-def sha1(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
+        return self.content(content, self.server.commit(repository))
