@@ -74,7 +74,7 @@ class Handler(HubHandler):
         else:
             self.json({"id": REPOSITORY, "sha": COMMIT, "siblings": [{"rfilename": n} for n in self.server.files]})
 
-    def do_POST(self) -> None:  # noqa: N802: the name that http.server calls
+    def do_POST(self) -> None:  # noqa: N802
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         asked = json.loads(body)["paths"] if body.startswith("{") else urllib.parse.parse_qs(body)["paths"]
         self.json([self.entry(name) for name in asked if name in self.server.files])
