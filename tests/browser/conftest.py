@@ -66,7 +66,7 @@ def screenshots() -> Screenshots:
     return Screenshots(os.environ.get("RECA_SCREENSHOTS", ""))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     started = Stack(tmp_path_factory.mktemp("browser"), free_port(), free_port())
     (started.root / "worker.log").symlink_to(started.root / "home/stack/worker.log")
@@ -78,8 +78,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         reca(started.root / "home", "down")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Until the last test of this folder: while playwright is open, its event loop refuses ``asyncio.run`` to others."""
     with sync_playwright() as playwright:
         # Both UIs ask for pages elsewhere; here no name resolves, so that nothing waits for them.
         nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
@@ -103,7 +104,7 @@ def page(browser: Browser) -> Iterator[Page]:
     opened.context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(stack: Stack, browser: Browser, screenshots: Screenshots) -> FinishedRun:
     """The tiny pipeline, started by filling in its form and followed to its end."""
     opened = open_page(browser)
