@@ -80,7 +80,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Closed with this folder's last test: while it is open, playwright's event loop refuses ``asyncio.run`` to others."""
+    """Closed with the last test of this folder: open, its event loop refuses ``asyncio.run`` to every other test."""
     with sync_playwright() as playwright:
         # Both UIs ask for pages elsewhere; here no name resolves, so that nothing waits for them.
         nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
