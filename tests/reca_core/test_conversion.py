@@ -70,6 +70,11 @@ def tensors(directory: Path) -> dict[str, Tensor]:
     return {f"{file}:{name}": tensor for file, state in files.items() for name, tensor in state.items()}
 
 
+def held(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a model in our layout."""
+    return load_file(directory / "model.safetensors")
+
+
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(
         torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one
@@ -115,15 +120,15 @@ def test_ours_to_theirs_and_back_is_bit_equal_and_the_same_model(
     report = run(family, place / "theirs", tmp_path / "back", "reca")
     assert report.written
     assert report.clean()
-    assert same(load_file(tmp_path / "back" / "model.safetensors"), stored(place / "ours", tmp_path / "back"))
+    assert same(held(tmp_path / "back"), stored(place / "ours", tmp_path / "back"))
     again = adapter_class(family).load(tmp_path / "back").network.state_dict()
     assert same(dict(again), dict(adapter_class(family).load(place / "ours").network.state_dict()))
 
 
 def stored(ours: Path, like: Path) -> dict[str, Tensor]:
     """What ``ours`` holds of the names in ``like``: a derived tensor may be stored or not."""
-    state = load_file(ours / "model.safetensors")
-    return {name: state[name] for name in load_file(like / "model.safetensors")}
+    state = held(ours)
+    return {name: state[name] for name in held(like)}
 
 
 @families
@@ -157,7 +162,7 @@ def test_half_precision_stays_half_precision(family: str, theirs: Callable[[str]
     for file in weights_files(directory):
         replace(file, {n: t.bfloat16() if t.is_floating_point() else t for n, t in read(file).items()})
     assert run(family, directory, tmp_path / "ours", "reca").written
-    kinds = {tensor.dtype for tensor in load_file(tmp_path / "ours" / "model.safetensors").values()}
+    kinds = {tensor.dtype for tensor in held(tmp_path / "ours").values()}
     assert kinds == {torch.bfloat16}
     assert run(family, tmp_path / "ours", tmp_path / "back", "upstream").written
     assert same(tensors(tmp_path / "back"), tensors(directory))

@@ -30,7 +30,7 @@ from reca_core.models.harmon.adapter import STAGES, Harmon
 from reca_core.models.load import adapter_class
 from reca_core.models.published import SMALL_SUFFIXES
 from reca_core.models.zero import read_zero
-from tests.reca_core.test_conversion import CONVERTED, read, replace, run, same, tensors, weights_files
+from tests.reca_core.test_conversion import CONVERTED, held, read, replace, run, same, tensors, weights_files
 
 WEIGHTS = "harmon.pth"
 
@@ -76,7 +76,7 @@ def test_a_trained_model_is_exported_in_the_files_of_its_base(made: Path, tmp_pa
 def test_an_untouched_model_is_refused_and_every_equal_tensor_named(made: Path, tmp_path: Path) -> None:
     report = run("harmon", made / "base", tmp_path / "out", "upstream", made / "theirs")
     assert "equal the base" in report.refusal
-    names = {name for name in read(made / "base" / "model.safetensors") if not name.startswith(STAGES["post"])}
+    names = {name for name in held(made / "base") if not name.startswith(STAGES["post"])}
     assert set(report.unchanged) == names
     assert not (tmp_path / "out").exists()
 
@@ -84,8 +84,8 @@ def test_an_untouched_model_is_refused_and_every_equal_tensor_named(made: Path, 
 def test_one_trained_tensor_that_equals_the_base_is_enough_unless_its_run_says_it_was_idle(
     place: Path, tmp_path: Path
 ) -> None:
-    state, name = read(place / "trained" / "model.safetensors"), "mar.mask_token"
-    state[name] = read(place / "base" / "model.safetensors")[name]
+    state, name = held(place / "trained"), "mar.mask_token"
+    state[name] = held(place / "base")[name]
     save_file(state, place / "trained" / "model.safetensors", metadata={"format": "pt"})
     report = run("harmon", place / "trained", tmp_path / "out", "upstream", place / "theirs")
     assert report.unchanged == [name]
@@ -102,7 +102,7 @@ def test_bare_trained_weights_are_completed_from_a_base_in_either_layout(made: P
     torch.save(moved(made), tmp_path / "iter_5000.pth")
     report = run("harmon", tmp_path / "iter_5000.pth", tmp_path / "out", "reca", made / base)
     assert (report.written, report.unchanged) == (True, [])
-    assert same(read(tmp_path / "out" / "model.safetensors"), read(made / "trained" / "model.safetensors"))
+    assert same(held(tmp_path / "out"), held(made / "trained"))
     assert Harmon.load(tmp_path / "out").templates == Harmon.load(made / "base").templates
 
 
@@ -132,7 +132,7 @@ def test_of_several_models_beside_one_autoencoder_the_named_one_is_read(place: P
     with pytest.raises(CheckpointRefused, match="other"):
         run("harmon", place / "theirs", tmp_path / "out", "reca")
     assert run("harmon", place / "theirs" / "other.pth", tmp_path / "out", "reca").written
-    assert same(read(tmp_path / "out" / "model.safetensors"), read(place / "trained" / "model.safetensors"))
+    assert same(held(tmp_path / "out"), held(place / "trained"))
 
 
 # ---- frameworks' forms -----------------------------------------------------------------------------------------
@@ -143,10 +143,10 @@ def test_wrapped_weights_are_unwrapped_and_averages_only_on_request(made: Path, 
     average = {name: tensor + 7 for name, tensor in moved(made).items()}
     torch.save({entry: moved(made), "ema_state_dict": average, "meta": {"iter": 3}}, tmp_path / "iter_3.pth")
     assert run("harmon", tmp_path / "iter_3.pth", tmp_path / "out", "reca", made / "theirs").written
-    assert same(read(tmp_path / "out" / "model.safetensors"), read(made / "trained" / "model.safetensors"))
+    assert same(held(tmp_path / "out"), held(made / "trained"))
     assert run("harmon", tmp_path / "iter_3.pth", tmp_path / "ema", "reca", made / "theirs", weights="ema").written
     name = "proj_in.0.bias"
-    assert torch.equal(read(tmp_path / "ema" / "model.safetensors")[name], average[name])
+    assert torch.equal(held(tmp_path / "ema")[name], average[name])
 
 
 def partitioned(state: dict[str, Tensor], ranks: int) -> list[Tensor]:
@@ -190,7 +190,7 @@ def test_the_float32_masters_of_every_zero_stage_are_put_together(made: Path, tm
     directory = write_zero(tmp_path / "iter_5000.pth", moved(made), stage)
     assert same(read_zero(directory), moved(made))
     assert run("harmon", directory, tmp_path / "out", "reca", made / "theirs").written
-    assert same(read(tmp_path / "out" / "model.safetensors"), read(made / "trained" / "model.safetensors"))
+    assert same(held(tmp_path / "out"), held(made / "trained"))
 
 
 def test_a_zero_directory_without_masters_gives_its_half_precision_weights(made: Path, tmp_path: Path) -> None:
@@ -216,12 +216,12 @@ def test_sharded_pickles_are_read_and_written_with_their_index(place: Path, tmp_
     (tmp_path / "theirs" / "pytorch_model.bin").unlink()
     names = sorted(whole)
     shards = {"pytorch_model-1-of-2.bin": names[:9], "pytorch_model-2-of-2.bin": names[9:]}
-    for file, held in shards.items():
-        torch.save({name: whole[name] for name in held}, tmp_path / "theirs" / file)
-    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    for file, part in shards.items():
+        torch.save({name: whole[name] for name in part}, tmp_path / "theirs" / file)
+    index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
     (tmp_path / "theirs" / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     assert run("showo", tmp_path / "theirs", tmp_path / "again", "reca").written
-    assert same(read(tmp_path / "again" / "model.safetensors"), read(tmp_path / "ours" / "model.safetensors"))
+    assert same(held(tmp_path / "again"), held(tmp_path / "ours"))
     assert run("showo", tmp_path / "again", tmp_path / "back", "upstream").written
     assert same(read(tmp_path / "back" / "pytorch_model.bin"), whole)
 
@@ -234,9 +234,9 @@ def test_a_run_gives_its_final_model_and_its_average_only_on_request(place: Path
     shutil.copytree(place / "trained", run_directory / "final")
     shutil.copytree(place / "base", run_directory / "final-average")
     assert run("harmon", run_directory, tmp_path / "model", "reca").written
-    assert same(read(tmp_path / "model" / "model.safetensors"), read(place / "trained" / "model.safetensors"))
+    assert same(held(tmp_path / "model"), held(place / "trained"))
     assert run("harmon", run_directory, tmp_path / "average", "reca", weights="ema").written
-    assert same(read(tmp_path / "average" / "model.safetensors"), read(place / "base" / "model.safetensors"))
+    assert same(held(tmp_path / "average"), held(place / "base"))
     with pytest.raises(CheckpointRefused, match="--weights ema"):
         run("harmon", run_directory / "final-average", tmp_path / "out", "upstream")
 
@@ -244,9 +244,7 @@ def test_a_run_gives_its_final_model_and_its_average_only_on_request(place: Path
 def test_a_training_checkpoint_is_completed_from_its_base(made: Path, tmp_path: Path) -> None:
     step = tmp_path / "step-00000050"
     step.mkdir()
-    trained = {
-        n: t for n, t in read(made / "trained" / "model.safetensors").items() if not n.startswith(STAGES["post"])
-    }
+    trained = {n: t for n, t in held(made / "trained").items() if not n.startswith(STAGES["post"])}
     save_file(trained, step / "weights.safetensors")
     save_file({name: tensor + 3 for name, tensor in trained.items()}, step / "average.safetensors")
     (step / "state.json").write_text("{}")
@@ -255,7 +253,7 @@ def test_a_training_checkpoint_is_completed_from_its_base(made: Path, tmp_path: 
     assert run("harmon", step, tmp_path / "out", "upstream", made / "theirs").written
     assert same(read(tmp_path / "out" / WEIGHTS), moved(made))
     assert run("harmon", step, tmp_path / "ema", "reca", made / "base", weights="ema").written
-    assert torch.equal(read(tmp_path / "ema" / "model.safetensors")["proj_in.0.bias"], trained["proj_in.0.bias"] + 3)
+    assert torch.equal(held(tmp_path / "ema")["proj_in.0.bias"], trained["proj_in.0.bias"] + 3)
 
 
 # ---- BAGEL's average -------------------------------------------------------------------------------------------
@@ -278,9 +276,9 @@ def test_bagel_s_average_is_never_taken_for_the_trained_model(tmp_path: Path) ->
     save_file(state, trained / "model.safetensors")
     assert run("bagel", trained, tmp_path / "out", "reca", base).written
     name = "llm2vae.weight"
-    assert torch.equal(read(tmp_path / "out" / "model.safetensors")[name], state[name])
+    assert torch.equal(held(tmp_path / "out")[name], state[name])
     assert run("bagel", trained, tmp_path / "ema", "reca", base, weights="ema").written
-    assert torch.equal(read(tmp_path / "ema" / "model.safetensors")[name], state[name] + 1)
+    assert torch.equal(held(tmp_path / "ema")[name], state[name] + 1)
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------
@@ -384,7 +382,7 @@ def test_what_frameworks_log_beside_the_weights_is_passed_over(made: Path, tmp_p
         for name in ("mmengine.logging.history_buffer", "mmengine.logging", "mmengine"):
             del sys.modules[name]
     assert run("harmon", tmp_path / "iter_3.pth", tmp_path / "out", "reca", made / "theirs").written
-    assert same(read(tmp_path / "out" / "model.safetensors"), read(made / "trained" / "model.safetensors"))
+    assert same(held(tmp_path / "out"), held(made / "trained"))
 
 
 def test_our_directory_remembers_small_files_only(made: Path, tmp_path: Path) -> None:
@@ -392,9 +390,7 @@ def test_our_directory_remembers_small_files_only(made: Path, tmp_path: Path) ->
     kept = [path for path in (tmp_path / "ours" / "upstream" / "files").rglob("*") if path.is_file()]
     assert kept
     assert {path.suffix for path in kept} <= set(SMALL_SUFFIXES)
-    assert tensors(tmp_path / "ours").keys() == {
-        f"model.safetensors:{name}" for name in read(tmp_path / "ours" / "model.safetensors")
-    }
+    assert tensors(tmp_path / "ours").keys() == {f"model.safetensors:{name}" for name in held(tmp_path / "ours")}
 
 
 def test_every_registered_family_has_a_conversion() -> None:

@@ -162,16 +162,8 @@ def cluster() -> Iterator[str]:
 
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # else its children come last
     started = Cluster()
-    for attempt in range(3):  # Ray gives each of its processes 30 s, which a busy machine may not
-        try:
-            started.add_node(num_cpus=1, include_dashboard=False)
-            started.add_node(num_cpus=1, include_dashboard=False)
-            break
-        except Exception:
-            started.shutdown()
-            started = Cluster()
-            if attempt == 2:
-                raise
+    started.add_node(num_cpus=1, include_dashboard=False)
+    started.add_node(num_cpus=1, include_dashboard=False)
     try:
         yield str(started.address)
     finally:
