@@ -15,6 +15,7 @@ from deployments.catalogue import FLOWS
 from deployments.context import Context
 from deployments.environment import enter
 from deployments.outcome import sections, show
+from deployments.presence import absent
 from deployments.settings import BadSettings, read
 from deployments.start import run_flow
 from reca_core.contracts.base import Config
@@ -83,11 +84,11 @@ def plan_table(steps: Sequence[Step], home: Home) -> Table:
 
 
 def read_parameters(flow: str, recipe: recipes.Settings, options: Namespace, context: Context) -> dict[str, Config]:
-    """The flow's parameters. Raises BadSettings with every fault of a field and of fields together."""
+    """The flow's parameters. Raises BadSettings with every fault of a field, of fields together, of absent files."""
     file = context.path(options.config) if options.config else None
     reading = read(FLOWS[flow].parameters, recipe, file, options.sets)
     parameters = {name: anchored(config, context) for name, config in reading.parameters.items()}
-    faults = [*reading.faults, *validate.faults(*parameters.values())]
+    faults = [*reading.faults, *validate.faults(*parameters.values()), *absent(parameters)]
     if faults:
         raise BadSettings(faults)
     return parameters
