@@ -66,7 +66,8 @@ def place_of(typed: str, family: str, context: Context, field: str) -> str:
     path = context.path(typed)
     if path.exists():
         return str(path)
-    if typed not in BUNDLED_MODELS and not typed.startswith(REGISTERED) and context.source(typed) != typed:
+    is_path = Path(typed).is_absolute() or context.source(typed) != typed
+    if is_path and typed not in BUNDLED_MODELS and not typed.startswith(REGISTERED):
         raise BadInput("there is no such file or directory", field=f"{field} {typed}", remedy=f"check {path}")
     from tasks.models import resolve_model
 

@@ -59,7 +59,12 @@ def test_what_does_not_fit_is_status_2_with_the_report(
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"--family": "nobody"}, "--family"), ({"--from": "./nothing"}, "--from ./nothing"), ({"--layout": "x"}, "")],
+    [
+        ({"--family": "nobody"}, "--family"),
+        ({"--from": "./nothing"}, "--from ./nothing"),
+        ({"--from": "/nothing/there"}, "--from /nothing/there"),
+        ({"--layout": "x"}, ""),
+    ],
 )
 def test_what_cannot_be_meant_starts_nothing(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, str], field: str
