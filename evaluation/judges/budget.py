@@ -101,6 +101,7 @@ class Budget:
             return None
         self.requests += 1
         self._reserved += upper
+        self.save()  # before it is sent: a killed process has spent it all the same
         return upper
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
@@ -109,8 +110,8 @@ class Budget:
         self.dollars += reserved if usage is None else self._prices.dollars(usage)
 
     def save(self) -> None:
-        """Write down what is used."""
-        write_json(self._file, {"requests": self.requests, "dollars": self.dollars})
+        """Write down what is used; requests under way count as expected."""
+        write_json(self._file, {"requests": self.requests, "dollars": self.dollars + max(self._reserved, 0.0)})
 
 
 def _used_up(fact: str, field: str) -> StageFailed:
