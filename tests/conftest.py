@@ -31,7 +31,9 @@ def benchmark_folder() -> Path:
 
 
 def _folder(path: Path, variable: str) -> str:
-    return "" if path.is_dir() else f"{path} is not a folder: set {variable}"
+    if not path.is_dir():
+        return f"{path} is not a folder: set {variable}"
+    return "" if any(path.iterdir()) else f"{path} is empty: set {variable}"
 
 
 def _modules(*names: str) -> str:

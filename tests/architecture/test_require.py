@@ -41,6 +41,31 @@ def test_a_required_absent_group_fails(tmp_path: Path) -> None:
     assert "set RECA_GOLDENS" in result.stdout
 
 
+def test_an_empty_golden_folder_is_an_absent_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run_suite(tmp_path, NEEDS_GOLDENS, RECA_GOLDENS=str(tmp_path / "empty"), RECA_REQUIRE="goldens")
+    assert result.returncode == 1
+    assert "is empty" in result.stdout
+
+
+def test_a_set_without_a_family_contributes_no_case_and_no_skip(tmp_path: Path) -> None:
+    tests = CONFTEST.parent
+    (tmp_path / "goldens" / "models").mkdir(parents=True)
+    environment = os.environ | {"RECA_GOLDENS": str(tmp_path / "goldens"), "RECA_REQUIRE": "goldens"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(tests / "parity/test_models_janus.py"),
+    ]
+    result = subprocess.run(command, cwd=tests.parent, env=environment, capture_output=True, text=True, check=False)
+    assert "skipped" not in result.stdout
+    assert "deselected" in result.stdout, result.stdout + result.stderr
+
+
 @pytest.mark.parametrize(("name", "status"), [("test_allowed", 0), ("test_other", 1)])
 def test_a_skip_fails_unless_it_is_listed(tmp_path: Path, name: str, status: int) -> None:
     result = run_suite(tmp_path, f"def {name}(): pytest.skip('because')\n", RECA_REQUIRE="servers")
