@@ -195,16 +195,17 @@ class Sampling:
         write_json(self.directory.done, result.model_dump())
 
     def _make(self, missing: Sequence[Job], total: int) -> list[Sample]:
-        device = choose_device(self.request.sampling.device)
-        maker = Maker(load_adapter(self.request.model, str(device)), self.request)
+        device, precision = choose_device(self.request.sampling.device), self.request.sampling.precision
+        maker = Maker(load_adapter(self.request.model, str(device), precision), self.request)
         window = self.request.sampling.images_per_batch * WINDOW_BATCHES
         made: list[Sample] = []
-        for start in range(0, len(missing), window):
-            jobs, sources = self._with_sources(missing[start : start + window])
-            for job, result in zip(jobs, maker.make(jobs, sources), strict=True):
-                made.append(self._store(job, result))
-                self._speak(total)
-                self._stop_if_asked(total)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            for start in range(0, len(missing), window):
+                jobs, sources = self._with_sources(missing[start : start + window])
+                for job, result in zip(jobs, maker.make(jobs, sources), strict=True):
+                    made.append(self._store(job, result))
+                    self._speak(total)
+                    self._stop_if_asked(total)
         self._flush(total)
         return made
 

@@ -40,6 +40,6 @@ def bagel() -> Settings:
             sharding="shard",
             on_collapse="stop",
         ),
-        "sampling": SamplingSettings(images_per_batch=4),
+        "sampling": SamplingSettings(images_per_batch=4, precision="bfloat16"),
         "evaluation": MEASURED,
     }

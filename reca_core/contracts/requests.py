@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
-from reca_core.contracts.base import Config, unhashed
+from reca_core.contracts.base import Config, hashed_when_set, unhashed
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.registry import FAMILIES, check_family
 from reca_core.contracts.sharing import Share
@@ -275,6 +275,8 @@ class SamplingSettings(Config):
     """Drawn together; results do not depend on it."""
     max_reply_tokens: int = Field(128, ge=1, le=8192, title="Longest reply in tokens")
     """For descriptions."""
+    precision: Literal["float32", "bfloat16"] = hashed_when_set("float32", title="Precision")
+    """bfloat16 is autocast, with half the memory for matrices; the image tokenizer stays in float32."""
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+import torch
+
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.registry import family_entry
+from reca_core.models.state import matrices_in
 from reca_core.models.unified import UnifiedModel
 
 
@@ -17,9 +20,12 @@ def adapter_class(family: str) -> type[UnifiedModel]:
     return found
 
 
-def load_adapter(model: ResolvedModel, device: str = "cpu") -> UnifiedModel:
-    """Read a model's directory, strictly, in float32, ready for inference.
+def load_adapter(model: ResolvedModel, device: str = "cpu", precision: str = "float32") -> UnifiedModel:
+    """Read a model's directory, strictly, ready for inference.
 
+    ``precision``: of the matrices outside the image tokenizer; everything else is float32. bfloat16 wants autocast.
     Raises PrerequisiteMissing if files are absent, CheckpointRefused naming the keys that do not fit.
     """
-    return adapter_class(model.family).load(Path(model.path), device)
+    family = adapter_class(model.family)
+    with matrices_in(getattr(torch, precision), apart_from=family.image_tokenizer):
+        return family.load(Path(model.path), device)

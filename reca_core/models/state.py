@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -178,8 +179,38 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weights autocast would turn into half precision at every use."""
+_matrices: ContextVar[tuple[torch.dtype, str]] = ContextVar("matrices", default=(torch.float32, ""))
+
+
+@contextmanager
+def matrices_in(dtype: torch.dtype, apart_from: str) -> Iterator[None]:
+    """Networks filled in this block hold the weights of linear and convolutional layers in ``dtype``.
+
+    ``apart_from`` is the path of a part that stays in float32, as everything else does. Under autocast such a network
+    computes what it would with float32 weights, in half the memory.
+    """
+    before = _matrices.set((dtype, apart_from))
+    try:
+        yield
+    finally:
+        _matrices.reset(before)
+
+
+def _types(network: nn.Module) -> dict[str, torch.dtype]:
+    """Of the parameters that are not to be float32, by name."""
+    dtype, apart = _matrices.get()
+    return {
+        f"{path}.{name}": dtype
+        for path, module in network.named_modules()
+        if isinstance(module, MATRICES) and not f"{path}.".startswith(f"{apart}.")
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: Path, *, derivable: Iterable[str] = ()) -> None:
-    """Put exactly these weights into a network, in float32, without copying those that are float32 already.
+    """Put exactly these weights into a network, in float32 (but see ``matrices_in``), copying only to change the type.
 
     ``derivable`` are names that may be absent and are not read where they are there, such as a tied text head.
     Raises CheckpointRefused naming the keys that do not fit ``network``.
@@ -187,15 +218,15 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], where: Path, *, deriva
     skipped = set(derivable)
     refuse_unless_clean(compare_keys(network, state, may_miss=skipped), where)
     kept = {name: tensor for name, tensor in state.items() if name not in skipped}
-    network.load_state_dict(unshared(kept), strict=False, assign=True)
+    network.load_state_dict(unshared(kept, _types(network)), strict=False, assign=True)
 
 
-def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In float32, each with memory of its own: two names of one stored tensor must not train as one."""
+def unshared(state: Mapping[str, Tensor], types: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
+    """In float32 or their own type, each with memory of its own: two names of one tensor must not train as one."""
     taken: set[int] = set()
     own: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        tensor = tensor.to(torch.float32)
+        tensor = tensor.to(types.get(name, torch.float32))
         own[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
         taken.add(tensor.data_ptr())
     return own

@@ -121,6 +121,8 @@ class UnifiedModel(Protocol):
     """The network with all its parameters; what is saved and hashed."""
     templates: tuple[str, ...]
     """RecA's instructions in words that this checkpoint knows; at least one."""
+    image_tokenizer: str
+    """Path of the part of ``network`` that turns pictures into targets and back: in float32, whatever the precision."""
 
     @classmethod
     def smallest(cls, seed: int = 0) -> UnifiedModel:

@@ -1,11 +1,12 @@
 """What loading a checkpoint costs, by layout: peak resident size minus that after the imports, per byte of file.
 
-    python -m tests.reca_core.loading_memory --mib 1024 [--family harmon]
+    python -m tests.reca_core.loading_memory --mib 1024 [--family harmon] [--half]
 
 For every family and layout a synthetic checkpoint of at least that size is made (the smallest model with a very wide
 language model); a fresh process loads it, reads every weight once, and converts it. The kernel counts
 file pages as resident once they were touched, so loading alone may cost nearly nothing; reading every weight
-shows what a first use costs. Linux only (/proc). The figures stand in docs/numbers.md.
+shows what a first use costs. ``--half``: the files hold bfloat16 and are loaded for sampling in bfloat16.
+Linux only (/proc). The figures stand in docs/numbers.md.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ MIB = 1 << 20
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt", ".pt")
 WIDENED = "intermediate_size"
 MODULE = "tests.reca_core.loading_memory"
+HALF = "half"
+"""Folder of checkpoints in bfloat16."""
 RESET_PEAK = "5"
 """Written to /proc/self/clear_refs, makes the highest resident size so far the present one."""
 
@@ -63,16 +66,19 @@ def resident(field: str) -> int:
 
 def child(family: str, directory: Path) -> dict[str, int]:
     """Do all tasks one after another; how far the resident size rose above that after the imports in each."""
+    from reca_core.contracts.records import ResolvedModel
     from reca_core.conversion.run import convert
-    from reca_core.models.load import adapter_class
+    from reca_core.models.load import adapter_class, load_adapter
 
-    adapter = adapter_class(family)
+    adapter_class(family)  # imports it
+    precision = "bfloat16" if directory.parent.name == HALF else "float32"
+    model = ResolvedModel(name=family, family=family, path=str(directory), sha256="")
     costs: dict[str, int] = {}
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
-    loaded = adapter.load(directory)
+    loaded = load_adapter(model, precision=precision)
     costs["load"] = resident("VmHWM") - before
-    sum(float(tensor.float().sum()) for tensor in loaded.network.state_dict().values())
+    sum(float(tensor.sum()) for tensor in loaded.network.state_dict().values())
     costs["use"] = resident("VmHWM") - before
     del loaded
     gc.collect()
@@ -151,10 +157,15 @@ def size_of(directory: Path) -> int:
 
 
 def make(family: str, place: Path, size: int) -> list[Path]:
-    """The checkpoint in both layouts."""
+    """The checkpoint in both layouts; in bfloat16, apart from the image tokenizer, where the folder is called half."""
     from reca_core.conversion.run import convert
 
-    widened(family, size).save(place / "ours")
+    halved = place.name == HALF
+    model = widened(family, size * 2 if halved else size)
+    if halved:
+        model.network.to(torch.bfloat16)
+        model.network.get_submodule(model.image_tokenizer).float()
+    model.save(place / "ours")
     convert(
         ConvertRequest(
             family=family, source=str(place / "ours"), target=str(place / "theirs"), layout="upstream", report=""
@@ -198,6 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--family", action="append", choices=list(FAMILIES))
+    parser.add_argument("--half", action="store_true")
     parser.add_argument("--child", nargs=2, metavar=("FAMILY", "DIR"), help=argparse.SUPPRESS)
     parser.add_argument("--make", nargs=3, metavar=("FAMILY", "DIR", "BYTES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -212,8 +224,9 @@ def main() -> None:
         return
     sys.stdout.write(HEADER + "\n")
     for family in options.family or FAMILIES:
-        with tempfile.TemporaryDirectory(prefix="loading-memory-") as place:
-            for row in measured(family, Path(place), options.mib * MIB):
+        with tempfile.TemporaryDirectory(prefix="loading-memory-") as scratch:
+            place = Path(scratch) / (HALF if options.half else "whole")
+            for row in measured(family, place, options.mib * MIB):
                 sys.stdout.write(line(row) + "\n")
                 sys.stdout.flush()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.reca_core.loading_memory import MIB, make, measure, size_of
+import pytest
+
+from tests.reca_core.loading_memory import HALF, MIB, make, measure, size_of
 
 MOST = 1.2
 SIZE = 200 * MIB
 
 
-def test_memory_stays_within_a_fifth_of_the_checkpoint(tmp_path: Path) -> None:
-    for directory in make("harmon", tmp_path, SIZE):
+@pytest.mark.parametrize("folder", ["whole", HALF])
+def test_memory_stays_within_a_fifth_of_the_checkpoint(tmp_path: Path, folder: str) -> None:
+    for directory in make("harmon", tmp_path / folder, SIZE):
         size = size_of(directory)
         assert size > SIZE
         for task, cost in measure("harmon", directory).items():

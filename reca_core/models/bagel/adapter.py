@@ -58,6 +58,7 @@ class Bagel(nn.Module):
     """
 
     family = "bagel"
+    image_tokenizer = "vae"
     understanding_space = "SigLIP features"
     target_space = "FLUX autoencoder latents"
     parity = (

@@ -179,8 +179,9 @@ class BagelNetwork(nn.Module):
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Pixels, about [-1, 1], not clamped."""
-        scaled = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        pixels: Tensor = self.vae.decode(scaled).sample
+        scaled = latents.float() / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        with torch.autocast(latents.device.type, enabled=False):
+            pixels: Tensor = self.vae.decode(scaled).sample
         return pixels
 
     def pack_latents(

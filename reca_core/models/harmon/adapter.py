@@ -70,6 +70,7 @@ class Harmon(nn.Module):
     """
 
     family = "harmon"
+    image_tokenizer = "vae"
     understanding_space = "states of the MAR encoder over KL-16 latents"
     target_space = "KL-16 latents"
     parity = (

@@ -87,7 +87,8 @@ class HarmonNetwork(nn.Module):
         """Pixels, about [-1, 1], not clamped."""
         side = self.sizes.latent_patch
         grid = rearrange(latents, "b m n (c p q) -> b c (m p) (n q)", p=side, q=side)
-        pixels: Tensor = self.vae.decode(grid / self.sizes.latent_scale).sample
+        with torch.autocast(latents.device.type, enabled=False):
+            pixels: Tensor = self.vae.decode(grid.float() / self.sizes.latent_scale).sample
         return pixels
 
     # ---- seeing ------------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class Janus(nn.Module):
     """
 
     family = "janus"
+    image_tokenizer = "model.vqmodel"
     understanding_space = "SigLIP features"
     target_space = "VQ codes"
 

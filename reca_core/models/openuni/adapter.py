@@ -69,6 +69,7 @@ class OpenUni(nn.Module):
     """
 
     family = "openuni"
+    image_tokenizer = "vae"
     understanding_space = "InternViT features"
     target_space = "DC-AE latents"
 

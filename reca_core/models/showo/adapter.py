@@ -85,6 +85,7 @@ class Showo(nn.Module):
     """
 
     family = "showo"
+    image_tokenizer = "tokenizer"
     target_space = "MAGVITv2 codes"
     parity = (
         "CLIP looked at pictures without its own normalisation, and reconstruction gave no gradient to the projector "
