@@ -26,6 +26,7 @@ from reca_core.training.ema import MovingAverage
 from reca_core.training.guards import NotFinite, finite
 from reca_core.training.metrics import STEP, loss_key
 from reca_core.training.optimizer import learning_rate, set_learning_rate
+from reca_core.training.usage import FlopCount
 
 LOSS, GRADIENT_NORM, LEARNING_RATE = "train/loss", "train/gradient_norm", "train/learning_rate"
 PICTURES_PER_SECOND, DATA_SECONDS, SECONDS = "train/pictures_per_second", "train/data_seconds", "seconds"
@@ -56,6 +57,7 @@ class Updater:
         weights: loss weight per term; terms not named have weight 1.
         parameters: the trained ones, by name.
         blame: names the samples of a batch that is not finite, for the error message.
+        flops: counts the operations of the first step; none is counted without it.
     """
 
     def __init__(
@@ -68,10 +70,12 @@ class Updater:
         average: MovingAverage | None,
         layout: Layout,
         blame: Callable[[Sequence[Batch]], str],
+        flops: FlopCount | None = None,
     ) -> None:
         self.module, self.plan, self.weights, self.layout = module, plan, weights, layout
         self.parameters = list(parameters.values())
         self.optimizer, self.average, self.blame = optimizer, average, blame
+        self.flops = flops or FlopCount(wanted=False)
 
     def step(self, number: int, batches: Sequence[Batch], stop: bool) -> StepReport:
         """One optimizer step from its passes; ``number`` counts from 0, ``stop`` is this rank's wish.
@@ -82,6 +86,7 @@ class Updater:
         rate = learning_rate(self.plan, number)
         set_learning_rate(self.optimizer, rate)
         sums = self._backward(batches)
+        self.flops.close()
         report = self._report(sums, self._clip(), rate, stop)
         if not finite([report.loss, report.gradient_norm]):
             self.optimizer.zero_grad(set_to_none=True)
@@ -97,7 +102,7 @@ class Updater:
         ahead = self._count_ahead(batches) if len(batches) > 1 else None
         sums: dict[str, LossSum] = {}
         for number, batch in enumerate(batches):
-            with local_gradients(self.module, last_pass=number == len(batches) - 1):
+            with local_gradients(self.module, last_pass=number == len(batches) - 1), self.flops.one_pass():
                 found = self._forward(batch)
                 counts = ahead if ahead is not None else self._global_counts(found)
                 self._objective(found, counts).backward()
