@@ -154,6 +154,8 @@ def time_steps(run: Training, quick: bool) -> Timed:
             )
             for seconds, step in both if number % 2 else reversed(both):
                 _time(step, device, seconds if number >= warm else Seconds())
+        if run.metrics:
+            run.metrics.flush()
     return timed
 
 
