@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from deployments.asked import Asked
 from evaluation.benchmark import Benchmark
 from evaluation.estimate import estimate
 from evaluation.judges.selection import upper_cost
@@ -29,21 +30,12 @@ from reca_core.contracts.records import PreparedData, ResolvedModel, SampleResul
 from reca_core.contracts.registry import BUNDLED_MODELS
 from reca_core.contracts.requests import (
     CaptionSource,
-    EvaluationPlan,
-    FineTuning,
-    ImageSource,
     LossTerms,
     ModelChoice,
-    Registration,
     SampleRequest,
-    SamplingSettings,
     TrainingPlan,
     TrainRequest,
-    VersionChoice,
 )
-from reca_core.contracts.study import StudyPlan
-from reca_core.contracts.sweep import SweepPlan
-from reca_core.contracts.versions import Promotion, Rollback
 from tasks import plan
 from tasks.find_model import addresses
 from tasks.home import benchmark_data
@@ -79,27 +71,6 @@ class Step:
     def as_dict(self) -> dict[str, str]:
         """For the JSON object."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The parameters of any flow; those that a flow does not take have their defaults and are not looked at."""
-
-    images: ImageSource = ImageSource()
-    model: ModelChoice = ModelChoice()
-    losses: LossTerms = LossTerms()
-    captions: CaptionSource = CaptionSource()
-    training: TrainingPlan = TrainingPlan()
-    fine_tuning: FineTuning = FineTuning()
-    sampling: SamplingSettings = SamplingSettings()
-    evaluation: EvaluationPlan = EvaluationPlan()
-    judge: JudgeSettings = JudgeSettings()
-    registration: Registration = Registration()
-    versions: VersionChoice = VersionChoice()
-    promotion: Promotion = Promotion()
-    rollback: Rollback = Rollback()
-    study: StudyPlan = StudyPlan()
-    sweep: SweepPlan = SweepPlan()
 
 
 class Foresight:
