@@ -57,7 +57,7 @@ class Updater:
         weights: loss weight per term; terms not named have weight 1.
         parameters: the trained ones, by name.
         blame: names the samples of a batch that is not finite, for the error message.
-        flops: counts the operations of the first step; none is counted without it.
+        flops: counts the operations of the first step, in a rehearsal of it; without it none are counted.
     """
 
     def __init__(
@@ -82,11 +82,12 @@ class Updater:
 
         Raises NotFinite before the weights are touched.
         """
+        if self.flops.open:
+            self._count_operations(batches)
         seed_global_generators(self.plan.seed, number, self.layout.rank)
         rate = learning_rate(self.plan, number)
         set_learning_rate(self.optimizer, rate)
         sums = self._backward(batches)
-        self.flops.close()
         report = self._report(sums, self._clip(), rate, stop)
         if not finite([report.loss, report.gradient_norm]):
             self.optimizer.zero_grad(set_to_none=True)
@@ -97,12 +98,25 @@ class Updater:
             self.average.update()
         return report
 
+    def _count_operations(self, batches: Sequence[Batch]) -> None:
+        """Rehearse the step once to count its operations and throw the gradients away; all ranks must call this.
+
+        Not on the step itself: under a counter some gradients come out with other last bits (measured; most likely
+        autograd lays them out differently, and their norm is summed in another order).
+        """
+        for batch in batches:
+            with local_gradients(self.module, last_pass=False), self.flops.one_pass():
+                found = self._forward(batch)
+                self._objective(found, torch.ones(len(found), device=self.layout.device)).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.flops.close()
+
     def _backward(self, batches: Sequence[Batch]) -> dict[str, LossSum]:
         """Gradients of the whole step; returns this rank's sums."""
         ahead = self._count_ahead(batches) if len(batches) > 1 else None
         sums: dict[str, LossSum] = {}
         for number, batch in enumerate(batches):
-            with local_gradients(self.module, last_pass=number == len(batches) - 1), self.flops.one_pass():
+            with local_gradients(self.module, last_pass=number == len(batches) - 1):
                 found = self._forward(batch)
                 counts = ahead if ahead is not None else self._global_counts(found)
                 self._objective(found, counts).backward()

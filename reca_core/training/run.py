@@ -130,7 +130,7 @@ class Training:
         decay = self.plan.ema_decay or variants.parity_average(self.adapter, self.plan)
         self.average = MovingAverage(self.parameters, decay) if decay else None
         blame = setup.Blame(step, self.data.builder, self.layout)
-        flops = usage.FlopCount.of(self.layout, self.plan)
+        flops = usage.FlopCount.of(self.plan)
         self.updater = Updater(
             module, self.plan, step.weights, self.parameters, self.optimizer, self.average, self.layout, blame, flops
         )

@@ -1,10 +1,10 @@
 """What a step takes of the machine: memory at its peak, and arithmetic against what the device can do.
 
-The floating-point operations of an optimizer step, forward and backward of this rank, are counted once, on the first
-step of an attempt (``torch.utils.flop_counter``, which looks at operations and changes none). Model FLOPs utilisation
-is as in PaLM (arXiv 2204.02311, appendix B): operations of the model per second over the device's peak; what is
-computed again to save memory, or without gradients to count tokens ahead, is no work of the model and is left out.
-Texts are not equally long in every step, so both numbers are estimates where answers are trained.
+The floating-point operations of an optimizer step, forward and backward of this rank, are counted once, in a rehearsal
+of the first step of an attempt (``torch.utils.flop_counter``). Model FLOPs utilisation is as in PaLM (arXiv 2204.02311,
+appendix B): operations of the model per second over the device's peak; what is computed again to save memory, or
+without gradients to count tokens ahead, is no work of the model and is left out. Texts are not equally long in every
+step, so both numbers are estimates where answers are trained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from reca_core.contracts.requests import TrainingPlan
-from reca_core.training.distributed import Layout
 
 HOST_MEMORY, DEVICE_MEMORY = "train/host_memory_gib", "train/device_memory_gib"
 TFLOPS, UTILISATION = "train/tflops_per_second", "train/mfu"
@@ -62,7 +61,7 @@ class FlopCount:
     """Operations of one optimizer step of this process, all its passes together.
 
     Args:
-        wanted: False counts nothing: for other ranks than the first, and where compiled code hides its operations.
+        wanted: False counts nothing: where compiled code hides its operations.
     """
 
     def __init__(self, wanted: bool) -> None:
@@ -70,9 +69,9 @@ class FlopCount:
         self.total = 0
 
     @classmethod
-    def of(cls, layout: Layout, plan: TrainingPlan) -> FlopCount:
-        """One for a training, whose numbers the first rank writes."""
-        return cls(layout.leads and plan.compile == "off" and plan.attention != "flex")
+    def of(cls, plan: TrainingPlan) -> FlopCount:
+        """The count of a training, the same on every rank: a rehearsal needs all of them."""
+        return cls(plan.compile == "off" and plan.attention != "flex")
 
     @contextlib.contextmanager
     def one_pass(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ from reca_core.training.usage import (
 from tests.reca_core.test_models_contract_training import family_request
 from tests.reca_core.test_resume import StopAfter
 from tests.reca_core.test_training import Bench
-from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train
+from tests.reca_core.training_rig import ONE_PROCESS, RECA, plan, request, train
 
 MEASURED = {SECONDS, PICTURES_PER_SECOND, DATA_SECONDS, HOST_MEMORY, TFLOPS}
 """Columns that depend on the machine and the moment."""
@@ -70,11 +70,10 @@ def test_a_count_ends_with_its_step_and_an_unwanted_one_never_begins() -> None:
         assert count.total == 0
 
 
-def test_only_the_first_rank_counts_and_not_where_code_is_compiled() -> None:
-    assert FlopCount.of(ONE_PROCESS, plan()).open
-    assert not FlopCount.of(ONE_PROCESS, plan(compile="aot_eager")).open
-    assert not FlopCount.of(ONE_PROCESS, plan(attention="flex")).open
-    assert not FlopCount.of(Layout(1, 2, torch.device("cpu")), plan()).open
+def test_compiled_code_is_not_counted() -> None:
+    assert FlopCount.of(plan()).open
+    assert not FlopCount.of(plan(compile="aot_eager")).open
+    assert not FlopCount.of(plan(attention="flex")).open
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -88,14 +87,15 @@ def test_counting_changes_no_bit(family: str, tmp_path: Path) -> None:
         assert torch.equal(parameter, benches[1].parameters[name]), name
 
 
-def test_counting_tokens_ahead_and_splitting_change_no_count(tmp_path: Path) -> None:
+def test_forward_passes_that_only_count_tokens_are_left_out(tmp_path: Path) -> None:
+    """A step in passes counts its tokens ahead; texts are padded less in them, so there is a little less to do."""
     totals = []
     for per_pass in (0, 2):
-        bench = Bench(request(tmp_path, losses=ALONE, images_per_step=4, images_per_pass=per_pass))
+        bench = Bench(request(tmp_path, losses=RECA, images_per_step=4, images_per_pass=per_pass))
         bench.updater.flops = FlopCount(wanted=True)
         bench.updater.step(0, bench.batches(), stop=False)
         totals.append(bench.updater.flops.total)
-    assert totals[0] == totals[1] > 0
+    assert 0.8 * totals[0] < totals[1] <= totals[0]
 
 
 def test_rows_are_the_same_after_a_resume_except_what_is_measured(tmp_path: Path) -> None:
