@@ -152,7 +152,7 @@ def time_steps(run: Training, quick: bool) -> Timed:
                 (timed.engine, partial(_engine_step, run, given, clock)),
                 (timed.plain, partial(_plain_step, run, given[0].to(device))),
             )
-            for seconds, step in both if number % 2 else reversed(both):
+            for seconds, step in both[:: 1 if number % 2 else -1]:
                 _time(step, device, seconds if number >= warm else Seconds())
         if run.metrics:
             run.metrics.flush()
