@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from reca_core.contracts.errors import EXIT_DONE, EXIT_INCOMPLETE
+from reca_core.contracts.files import run_lock
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import Home
 from reca_core.contracts.requests import TrainRequest
@@ -24,7 +25,7 @@ from tests.end_to_end.rig import save_smallest_janus, settings
 pytestmark = pytest.mark.servers
 
 RATES = (1e-4, 1e-3)
-BROKEN = 3e-3
+HELD = 3e-3
 KEY = "geneval.shapeworld/overall"
 PICTURES = {"prompts_per_tag": 2, "pictures_per_prompt": 2}
 LIMIT_SECONDS = 900.0
@@ -76,11 +77,11 @@ def first(place: Place) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def second(place: Place, first: dict[str, Any]) -> dict[str, Any]:
-    """The same with one setting more, whose run directory is damaged."""
-    run = Home(place.home).run(request_hash(place.request(BROKEN)))
+    """The same with one setting more, whose training another process holds."""
+    run = Home(place.home).run(request_hash(place.request(HELD)))
     run.path.mkdir(parents=True)
-    run.metrics.write_text("{no line of metrics}\n{}\n")
-    return place.run(*RATES, BROKEN)
+    with run_lock(run.lock):
+        return place.run(*RATES, HELD)
 
 
 def numbers(document: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def test_a_repetition_reuses_everything_and_a_setting_that_fails_costs_no_other(
     assert len([stage for stage in second["reused"] if stage.startswith(("sample", "judge"))]) == 2 * (1 + len(RATES))
     (reason,) = second["incomplete"]
     assert "lr 0.003" in reason
-    assert "damaged" in reason
+    assert str(request_hash(place.request(HELD))) in reason, "it names the run directory"
     found, before = numbers(second), numbers(first)
     assert list(found["failed"]) == ["lr 0.003"]
     assert found["best"] == before["best"]
