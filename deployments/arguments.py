@@ -20,6 +20,7 @@ FLOWS = {
     "train-then-evaluate": "post-train, then measure base and trained model and compare them",
     "evaluate": "measure one model, or the pictures in a folder, on benchmarks",
     "study": "train and measure the arms of an experiment, with several seeds",
+    "sweep": "train and measure several learning rates or loss weights, and name the best",
     "re-evaluate": "measure registered versions again, report what moved, and promote the better one if asked",
     "rollback": "take a champion back: the version before it is champion again",
 }

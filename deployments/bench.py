@@ -32,6 +32,8 @@ from tasks.provenance import current_provenance
 
 SECTIONS: dict[str, str] = {
     "rules": "evaluation.bench_rules:rules",
+    "training": "reca_core.bench_training:training",
+    "data": "reca_core.bench_data:data",
     "judging": "evaluation.bench_judging:judging",
     "orchestration": "deployments.bench_orchestration:orchestration",
 }

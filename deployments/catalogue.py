@@ -22,6 +22,7 @@ from reca_core.contracts.requests import (
     VersionChoice,
 )
 from reca_core.contracts.study import StudyPlan
+from reca_core.contracts.sweep import SweepPlan
 from reca_core.contracts.versions import Promotion, Rollback
 
 
@@ -63,6 +64,7 @@ FLOWS: dict[str, FlowEntry] = {
         ),
         FlowEntry("evaluate", "flows.evaluate:evaluate", {"model": ModelChoice} | _MEASURING),
         FlowEntry("study", "flows.study:study", _POST_TRAINING | _MEASURING | {"study": StudyPlan}),
+        FlowEntry("sweep", "flows.sweep:sweep", _POST_TRAINING | _MEASURING | {"sweep": SweepPlan}),
         FlowEntry(
             "re-evaluate",
             "flows.re_evaluate:re_evaluate",

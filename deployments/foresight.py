@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from deployments.asked import Asked
 from evaluation.benchmark import Benchmark
 from evaluation.estimate import estimate
 from evaluation.judges.selection import upper_cost
@@ -29,20 +30,12 @@ from reca_core.contracts.records import PreparedData, ResolvedModel, SampleResul
 from reca_core.contracts.registry import BUNDLED_MODELS
 from reca_core.contracts.requests import (
     CaptionSource,
-    EvaluationPlan,
-    FineTuning,
-    ImageSource,
     LossTerms,
     ModelChoice,
-    Registration,
     SampleRequest,
-    SamplingSettings,
     TrainingPlan,
     TrainRequest,
-    VersionChoice,
 )
-from reca_core.contracts.study import StudyPlan
-from reca_core.contracts.versions import Promotion, Rollback
 from tasks import plan
 from tasks.find_model import addresses
 from tasks.home import benchmark_data
@@ -54,6 +47,7 @@ from tasks.prepare import manifest_fault, prepare
 from tasks.register import registered_name
 from tasks.sample import SAMPLES_FILE, prompt_plan, sampler_task, samples_fault
 from tasks.study_arms import Repetition, legs
+from tasks.sweep_arms import SweepArm, sweep_arms
 from tasks.tracking_models import safe_name
 from tasks.train import checkpoint_fault
 
@@ -79,26 +73,6 @@ class Step:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The parameters of any flow; those that a flow does not take have their defaults and are not looked at."""
-
-    images: ImageSource = ImageSource()
-    model: ModelChoice = ModelChoice()
-    losses: LossTerms = LossTerms()
-    captions: CaptionSource = CaptionSource()
-    training: TrainingPlan = TrainingPlan()
-    fine_tuning: FineTuning = FineTuning()
-    sampling: SamplingSettings = SamplingSettings()
-    evaluation: EvaluationPlan = EvaluationPlan()
-    judge: JudgeSettings = JudgeSettings()
-    registration: Registration = Registration()
-    versions: VersionChoice = VersionChoice()
-    promotion: Promotion = Promotion()
-    rollback: Rollback = Rollback()
-    study: StudyPlan = StudyPlan()
-
-
 class Foresight:
     """Looks ahead along one flow, reading what earlier runs left and writing nothing."""
 
@@ -118,6 +92,8 @@ class Foresight:
             return [Step("roll back", f"{asked.name}@{asked.alias} to {asked.to or 'the version before'}", TO_DO)]
         if self.flow == "study":
             return [self._prepare(), self._model(), *self._study()]
+        if self.flow == "sweep":
+            return [self._prepare(), self._model(), *self._sweep()]
         if self.flow == "re-evaluate":
             return [step for choice in self._versions() for step in self._measure(choice.source, None)]
         steps = [self._prepare(), *self._captions(), self._model(), *self._fine_tune(), self._train(), self._register()]
@@ -221,6 +197,18 @@ class Foresight:
             yield Step(f"train {arm}", work, LATER)
             yield Step(f"measure {arm}", ", ".join(name for name, _ in self._benchmarks()), LATER)
         yield Step("study", "differences with intervals, verdicts, figure", TO_DO)
+
+    def _sweep(self) -> Iterator[Step]:
+        """The base is measured once, every setting is trained and measured once."""
+        yield from self._measure("base model", known_model(self.asked.model))
+        work = f"{self.asked.training.steps} optimizer steps of {self.asked.training.images_per_step} pictures"
+        for arm in self._settings():
+            yield Step(f"train {arm.name}", work, LATER)
+            yield Step(f"measure {arm.name}", ", ".join(name for name, _ in self._benchmarks()), LATER)
+        yield Step("sweep", "differences to the base with intervals, the best setting, figure", TO_DO)
+
+    def _settings(self) -> list[SweepArm]:
+        return sweep_arms(self.asked.sweep, self.asked.losses, self.asked.training)
 
     def _measure(self, who: str, model: ResolvedModel | None) -> Iterator[Step]:
         for name, opened in self._benchmarks():
@@ -335,6 +323,9 @@ class Foresight:
         model = resolve_model(asked.model)
         if self.flow == "study":
             return dict(self._study_hashes(model, data))
+        if self.flow == "sweep":
+            parts = {arm.name: (arm.losses, asked.captions, arm.training) for arm in self._settings()}
+            return {f"train {name}": request_hash(self._complete(model, data, *arm)) for name, arm in parts.items()}
         if asked.fine_tuning.steps:
             parts = plan.fine_tuning_parts(asked.fine_tuning, asked.training)
             return {"fine-tune": request_hash(self._complete(model, data, *parts))}

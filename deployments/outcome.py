@@ -16,6 +16,7 @@ from rich.text import Text
 from deployments.start import Ended
 from deployments.terminal import Terminal
 from evaluation.records import CollectRequest, Comparison, JudgeRequest, ScoreTable
+from evaluation.study import StudyRow
 from evaluation.study_claims import ClaimVerdict
 from reca_core.contracts.home import Home
 from reca_core.contracts.records import Outcome
@@ -27,6 +28,7 @@ from tasks.report_scores import NONE, Scores, decimals, number, section
 STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "unclear": ""}
 REPORT_JSON, REQUEST = "report.json", "request.json"
 STUDY, STUDY_NUMBERS = "study.md", "study.json"
+SWEEP, SWEEP_NUMBERS = "sweep.md", "sweep.json"
 
 
 def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
@@ -36,6 +38,8 @@ def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
         show_comparison(found, *names, terminal)
     if Path(outcome.report).name == STUDY:
         terminal.show(claims_table(Path(outcome.report).with_name(STUDY_NUMBERS)))
+    if Path(outcome.report).name == SWEEP:
+        terminal.show(settings_table(Path(outcome.report).with_name(SWEEP_NUMBERS)))
     if not outcome.report:
         for path in outcome.scores:
             terminal.show(score_table(read_table(Path(path), arithmetic), Path(path)))
@@ -51,7 +55,7 @@ def show(ended: Ended, home: Home, terminal: Terminal, arithmetic: str) -> None:
 
 def sections(outcome: Outcome) -> list[tuple[ScoreSection, tuple[str, str]]]:
     """One comparison per benchmark of the report, with the two models' names."""
-    if not outcome.report or Path(outcome.report).name == STUDY:
+    if not outcome.report or Path(outcome.report).name in (STUDY, SWEEP):
         return []
     written: dict[str, Any] = json.loads(Path(outcome.report).with_name(REPORT_JSON).read_text(encoding="utf-8"))
     names = (written["base"], written["trained"])
@@ -84,6 +88,24 @@ def claims_table(path: Path) -> Table:
         value = NONE if measured is None or measured.value is None else f"{measured.value:+.3f}"
         ends = NONE if measured is None or measured.low is None else f"{measured.low:+.3f} to {measured.high:+.3f}"
         table.add_row(*(Text(cell) for cell in (found.letter, found.claim, value, ends, found.verdict)))
+    return table
+
+
+def settings_table(path: Path) -> Table:
+    """What a sweep found: every setting's value and its difference to the base, the best one bold."""
+    written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    key = f"{written['benchmark']}/{written['row']}"
+    table = Table(title=f"settings by {key}", title_justify="left", title_style="bold")
+    for heading in ("setting", "value", "difference to the base", "95% interval"):
+        table.add_column(heading, justify="left" if heading == "setting" else "right")
+    for name, arm in written["arms"].items():
+        found, gain = (StudyRow.model_validate(arm[part][key]) for part in ("numbers", "differences"))
+        trained = bool(arm["checkpoint"])
+        value = NONE if found.value is None else f"{found.value:.3f}"
+        delta = NONE if gain.value is None or not trained else f"{gain.value:+.3f}"
+        ends = NONE if gain.low is None or not trained else f"{gain.low:+.3f} to {gain.high:+.3f}"
+        style = "bold" if name == written["best"] else None
+        table.add_row(*(Text(cell) for cell in (name, value, delta, ends)), style=style)
     return table
 
 

@@ -16,12 +16,13 @@ from reca_core.contracts.requests import (
     TrainingPlan,
 )
 from reca_core.contracts.study import StudyPlan
+from tasks.arms import stages_of_arms
 from tasks.find_model import find_model
 from tasks.form import titled
 from tasks.outcome import outcome
 from tasks.prepare import prepare
 from tasks.run import pipeline_run
-from tasks.study import conclude_study, measure_arms, stages_of_study
+from tasks.study import conclude_study, measure_arms
 from tasks.validate import check
 
 
@@ -57,4 +58,4 @@ def study(
         prepared = prepare(images)
         cells = measure_arms(run, study, base, prepared.data, losses, captions, training, sampling, evaluation, judge)
         concluded = conclude_study(run, study, cells, training, evaluation)
-        return outcome(run, [prepared, *stages_of_study(cells), concluded])
+        return outcome(run, [prepared, *stages_of_arms(cells), concluded])

@@ -8,6 +8,7 @@ from reca_core.contracts.errors import EXIT_DONE, EXIT_INCOMPLETE
 from reca_core.contracts.records import Outcome
 from tasks.home import current_home
 from tasks.results import (
+    ArmFailed,
     Compared,
     Decided,
     DriftChecked,
@@ -77,6 +78,8 @@ def reasons(stage: StageResult) -> list[str]:
     """Why a stage's result is not complete, in words."""
     if isinstance(stage, Judged):
         return [f"{stage.stage}: {reason}" for reason in stage.unscored]
+    if isinstance(stage, ArmFailed):
+        return [f"{stage.stage}: failed: {stage.reason}"]
     if isinstance(stage, FoundVersions):
         return stage.absent
     if isinstance(stage, Sampled):

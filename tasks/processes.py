@@ -19,8 +19,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from reca_core.contracts.errors import (
@@ -43,6 +45,26 @@ POLL_SECONDS = 0.1
 
 _STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="child-starter")
 """Its one thread ends with the interpreter, not before."""
+
+
+_STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """For a block whose children are followed by other threads: whatever ends it early ends them too.
+
+    Threads must run in a copy of this context, as Prefect's tasks do.
+    """
+    stop = threading.Event()
+    token = _STOP.set(stop)
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        _STOP.reset(token)
 
 
 class ChildKilled(StageFailed):
@@ -71,13 +93,15 @@ def run_child(
         on_text: called with some lines at a time, at most every other second.
         on_progress: called with the newest progress, at most once a second.
         grace_seconds: how long a child may take to end after SIGTERM.
-        stop: set by another thread that wants the child ended, which is then ChildKilled.
+        stop: set by another thread that wants the child ended, which is then ChildKilled; without one, that of the
+            block ``stoppable``, if there is one.
         extra_environment: for the child alone.
 
     Raises BadInput, PrerequisiteMissing or StageFailed with the child's last lines and the log's path.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     follower = LogFollower(log, on_text, on_progress)
+    stop = stop or _STOP.get()
     process = _STARTER.submit(_start, list(command), log, extra_environment or {}).result()
     try:
         while not _ended(process) and not (stop and stop.is_set()):

@@ -160,6 +160,14 @@ class ArmMeasured(StageResult):
     """One per benchmark, in the order of the evaluation's benchmarks."""
 
 
+class ArmFailed(StageResult):
+    """One setting of a sweep that could not be trained or measured."""
+
+    arm: str
+    reason: str
+    """In words."""
+
+
 class Compared(StageResult):
     """Two models on one benchmark."""
 

@@ -27,12 +27,15 @@ from reca_core.contracts.requests import (
     VersionChoice,
 )
 from reca_core.contracts.study import StudyPlan
+from reca_core.contracts.sweep import SweepPlan
 from reca_core.contracts.versions import Promotion, Rollback
 from reca_core.contracts.world import FIRST_REPORTING_SEED, FIRST_TRAINING_SCENE
 
 RENDERED = "shapeworld"
 RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 """Aliases that MLflow refuses."""
+
+FEWEST_SETTINGS = 2
 
 C = TypeVar("C", bound=Config)
 
@@ -258,6 +261,23 @@ def _study(given: Settings) -> Iterator[BadInput]:
     yield from _scenes(given, study.repetitions * training.steps * training.images_per_step)
 
 
+def _sweep(given: Settings) -> Iterator[BadInput]:
+    """A sweep tries at least two settings, each once, and each of them trains something."""
+    if not given.has(SweepPlan):
+        return
+    sweep = given.of(SweepPlan)
+    if len(sweep.learning_rates or [0]) * len(sweep.loss_weights or [0]) < FEWEST_SETTINGS:
+        remedy = "name two learning rates or two sets of loss weights, or run train-then-evaluate"
+        yield BadInput("one setting is no sweep", field="sweep.learning_rates", remedy=remedy)
+    if len(set(sweep.learning_rates)) < len(sweep.learning_rates):
+        yield BadInput("a rate is there more than once", field="sweep.learning_rates", remedy="name it once")
+    sets = [tuple(weights.model_dump().values()) for weights in sweep.loss_weights]
+    if len(set(sets)) < len(sets):
+        yield BadInput("a set of weights is there more than once", field="sweep.loss_weights", remedy="name it once")
+    if not all(map(any, sets)) and given.of(TrainingPlan).stage != "tokenizer":
+        yield BadInput("in a set every loss has weight 0", field="sweep.loss_weights", remedy="RecA is 1, 0, 0, 0")
+
+
 def _scenes(given: Settings, replayed: int) -> Iterator[BadInput]:
     """Rendered pictures and replay scenes, apart from each other and from what is measured."""
     images, captions = given.of(ImageSource), given.of(CaptionSource)
@@ -287,4 +307,5 @@ RULES: tuple[Callable[[Settings], Iterator[BadInput]], ...] = (
     _aliases,
     _versions,
     _study,
+    _sweep,
 )

@@ -50,7 +50,8 @@ def _flow_of(recipe: str | None) -> str:
 def look_ahead(flow: str, recipe: str, options: Namespace, parameters: Mapping[str, Config], context: Context) -> int:
     """The plan, the hashes, or both, and start nothing."""
     enter(context.surroundings)
-    from deployments.foresight import Asked, Foresight
+    from deployments.asked import Asked
+    from deployments.foresight import Foresight
     from tasks.progress import listening
 
     foresight = Foresight(context.surroundings.home, flow, Asked(**parameters))  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ An adapter is an ``nn.Module``; what distributed training wraps is ``training.st
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,9 +31,14 @@ class Images:
     understanding: Float[Tensor, "batch 3 height_und width_und"]
     target: Float[Tensor, "batch 3 height_gen width_gen"]
 
-    def to(self, device: Any) -> Images:
-        """Both tensors on ``device``."""
-        return Images(self.understanding.to(device), self.target.to(device))
+    def to(self, device: Any) -> Self:
+        """Both tensors on ``device``. From pinned memory the copy runs beside what the device computes."""
+        understanding = self.understanding.to(device, non_blocking=True)
+        return replace(self, understanding=understanding, target=self.target.to(device, non_blocking=True))
+
+    def pinned(self) -> Self:
+        """Both tensors in memory that a CUDA device reads by itself."""
+        return replace(self, understanding=self.understanding.pin_memory(), target=self.target.pin_memory())
 
     def picture(self, index: int) -> Images:
         """One of them, as a batch of one."""
@@ -41,7 +46,7 @@ class Images:
 
     @classmethod
     def joined(cls, parts: Sequence[Images]) -> Images:
-        """Batches one after another. A family whose pictures differ in size overrides all three (bagel/pictures.py)."""
+        """Batches one after another. A family whose pictures differ in size overrides both (bagel/pictures.py)."""
         return Images(torch.cat([part.understanding for part in parts]), torch.cat([part.target for part in parts]))
 
 

@@ -6,7 +6,9 @@ calling the layer (FSDP2's gathering of parameters) stays outside of it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from reca_core.contracts.requests import TrainingPlan
+from reca_core.training.usage import computed_again
 
 Forward = Callable[..., Any]
 
@@ -43,6 +46,11 @@ def recomputed(forward: Forward) -> Forward:
     def run(*arguments: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*arguments, **named)
-        return checkpoint(forward, *arguments, use_reentrant=False, **named)
+        return checkpoint(forward, *arguments, use_reentrant=False, context_fn=_contexts, **named)
 
     return run
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Of the first run and of the second."""
+    return contextlib.nullcontext(), computed_again()

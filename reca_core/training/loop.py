@@ -26,6 +26,7 @@ from reca_core.training.ema import MovingAverage
 from reca_core.training.guards import NotFinite, finite
 from reca_core.training.metrics import STEP, loss_key
 from reca_core.training.optimizer import learning_rate, set_learning_rate
+from reca_core.training.usage import FlopCount
 
 LOSS, GRADIENT_NORM, LEARNING_RATE = "train/loss", "train/gradient_norm", "train/learning_rate"
 PICTURES_PER_SECOND, DATA_SECONDS, SECONDS = "train/pictures_per_second", "train/data_seconds", "seconds"
@@ -56,6 +57,7 @@ class Updater:
         weights: loss weight per term; terms not named have weight 1.
         parameters: the trained ones, by name.
         blame: names the samples of a batch that is not finite, for the error message.
+        flops: counts the operations of the first step, in a rehearsal of it; without it none are counted.
     """
 
     def __init__(
@@ -68,16 +70,20 @@ class Updater:
         average: MovingAverage | None,
         layout: Layout,
         blame: Callable[[Sequence[Batch]], str],
+        flops: FlopCount | None = None,
     ) -> None:
         self.module, self.plan, self.weights, self.layout = module, plan, weights, layout
         self.parameters = list(parameters.values())
         self.optimizer, self.average, self.blame = optimizer, average, blame
+        self.flops = flops or FlopCount(wanted=False)
 
     def step(self, number: int, batches: Sequence[Batch], stop: bool) -> StepReport:
         """One optimizer step from its passes; ``number`` counts from 0, ``stop`` is this rank's wish.
 
         Raises NotFinite before the weights are touched.
         """
+        if self.flops.open:
+            self._count_operations(batches)
         seed_global_generators(self.plan.seed, number, self.layout.rank)
         rate = learning_rate(self.plan, number)
         set_learning_rate(self.optimizer, rate)
@@ -91,6 +97,19 @@ class Updater:
         if self.average is not None:
             self.average.update()
         return report
+
+    def _count_operations(self, batches: Sequence[Batch]) -> None:
+        """Rehearse the step once to count its operations and throw the gradients away; all ranks must call this.
+
+        Not on the step itself: under a counter some gradients come out with other last bits (measured; most likely
+        autograd lays them out differently, and their norm is summed in another order).
+        """
+        for batch in batches:
+            with local_gradients(self.module, last_pass=False), self.flops.one_pass():
+                found = self._forward(batch)
+                self._objective(found, torch.ones(len(found), device=self.layout.device)).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.flops.close()
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, LossSum]:
         """Gradients of the whole step; returns this rank's sums."""

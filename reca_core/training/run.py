@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from reca_core.contracts.records import CheckpointRef, TrainResult
 from reca_core.contracts.requests import TrainRequest
 from reca_core.models import variants
 from reca_core.models.unified import UnifiedModel
-from reca_core.training import guards, lora, setup
+from reca_core.training import guards, lora, setup, usage
+from reca_core.training.batch import Batch
 from reca_core.training.blocks import prepare_blocks
 from reca_core.training.card import write_card
 from reca_core.training.checkpoint_folder import SCORE, Found, best_step
@@ -44,7 +45,7 @@ from reca_core.training.distributed import (
     wrap,
 )
 from reca_core.training.ema import MovingAverage
-from reca_core.training.loop import LOSS, Clock, StepReport, Updater
+from reca_core.training.loop import LOSS, SECONDS, Clock, StepReport, Updater
 from reca_core.training.metrics import MetricsLog, loss_key
 from reca_core.training.optimizer import make_optimizer, trainable
 from reca_core.training.previews import PICTURES, Previews
@@ -129,8 +130,9 @@ class Training:
         decay = self.plan.ema_decay or variants.parity_average(self.adapter, self.plan)
         self.average = MovingAverage(self.parameters, decay) if decay else None
         blame = setup.Blame(step, self.data.builder, self.layout)
+        flops = usage.FlopCount.of(self.plan)
         self.updater = Updater(
-            module, self.plan, step.weights, self.parameters, self.optimizer, self.average, self.layout, blame
+            module, self.plan, step.weights, self.parameters, self.optimizer, self.average, self.layout, blame, flops
         )
 
     @property
@@ -176,14 +178,19 @@ class Training:
         clock.start()
         for batches in self.data.steps(self.done, self.plan.steps):
             clock.data_arrived()
-            self.checkpoints.check()
-            report = self.updater.step(self.done, batches, self.stop.requested)
-            self.done += 1
-            if self.plan.best_by != "off":
-                self.scores.append(report.losses.get(self.plan.best_by, report.loss))
-            self._note(clock.row(self.done, report, self.plan.images_per_step), report)
-            self._look_and_save(report)
+            self._look_and_save(self.take(batches, clock))
             clock.start()
+
+    def take(self, batches: Sequence[Batch], clock: Clock) -> StepReport:
+        """The next optimizer step from its batches, with all that every step has: guards, metrics, progress."""
+        self.checkpoints.check()
+        report = self.updater.step(self.done, batches, self.stop.requested)
+        self.done += 1
+        if self.plan.best_by != "off":
+            self.scores.append(report.losses.get(self.plan.best_by, report.loss))
+        row = clock.row(self.done, report, self.plan.images_per_step)
+        self._note(row | usage.row(self.updater.flops.total, row[SECONDS], self.layout.device), report)
+        return report
 
     def _note(self, row: dict[str, float], report: StepReport) -> None:
         """Log a step; raises Collapsed where the monitor stops."""

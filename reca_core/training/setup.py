@@ -64,10 +64,16 @@ class Data:
     builder: BatchBuilder
     split: Split
     captions: Captions | None
+    pins: bool = False
+    """Batches wait in pinned memory: for a CUDA device, which then copies while it computes."""
 
     def steps(self, first: int, end: int) -> Prefetch[list[Batch]]:
         """This rank's batches of the steps from ``first`` to before ``end``, made ahead in threads."""
-        return Prefetch(lambda step: [self.builder(share) for share in self.split.shares(step)], first, end)
+        return Prefetch(self._batches, first, end)
+
+    def _batches(self, step: int) -> list[Batch]:
+        batches = [self.builder(share) for share in self.split.shares(step)]
+        return [batch.pinned() for batch in batches] if self.pins else batches
 
 
 def load_model(request: TrainRequest, layout: Layout) -> UnifiedModel:
@@ -110,7 +116,8 @@ def open_data(request: TrainRequest, adapter: UnifiedModel, layout: Layout) -> D
         captions = open_captions(request.captions, drawn_pixels(adapter), losses, open_leaks(request))
     pictures = Pictures(rows, adapter.prepare)
     builder = BatchBuilder(plan, losses, pictures, captions, adapter)
-    return Data(builder, Split(plan.images_per_step, plan.images_per_pass, layout.world, layout.rank), captions)
+    split = Split(plan.images_per_step, plan.images_per_pass, layout.world, layout.rank)
+    return Data(builder, split, captions, pins=layout.device.type == "cuda")
 
 
 def open_leaks(request: TrainRequest) -> Leaks | None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from deployments import arguments, recipes
+from deployments.asked import Asked
 from deployments.catalogue import FLOWS
 from deployments.commands import demo
-from deployments.foresight import Asked, Foresight
+from deployments.foresight import Foresight
 from deployments.settings import resolve
 from reca_core.contracts.base import Config
 from reca_core.contracts.errors import BadInput

@@ -24,11 +24,12 @@ FLOWS = {
     "flows.rollback": "rollback",
     "flows.poll_registry": "poll_registry",
     "flows.study": "study",
+    "flows.sweep": "sweep",
     "flows.clean": "clean",
 }
 ORDER = (
     "images", "model", "versions", "losses", "captions", "training", "fine_tuning", "sampling", "evaluation", "judge",
-    "registration", "registry", "promotion", "rollback", "study", "cleaning",
+    "registration", "registry", "promotion", "rollback", "study", "sweep", "cleaning",
 )  # fmt: skip
 UNDRAWABLE = {"anyOf", "oneOf", "allOf", "const", "discriminator", "patternProperties"}
 LONGEST_BODY = 25

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
 from reca_core.contracts.progress import MARK, Progress
 from tasks.following import BATCH_LINES, LINE_BYTES
-from tasks.processes import ChildKilled, environment_for_children, module_command, run_child
+from tasks.processes import ChildKilled, environment_for_children, module_command, run_child, stoppable
 
 WAIT_SECONDS = 15.0
 
@@ -267,3 +270,24 @@ def test_the_childs_environment() -> None:
     assert made["HF_HUB_OFFLINE"] == "1"
     assert environment_for_children({"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
     assert "PYTHONPATH" not in environment_for_children({"PYTHONPATH": "."})
+
+
+def test_what_ends_a_block_early_ends_the_children_that_other_threads_follow(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with contextlib.suppress(KeyboardInterrupt), stoppable():
+            followed = threads.submit(
+                contextvars.copy_context().run,
+                run,
+                tmp_path,
+                """
+                import os, pathlib, time
+                pathlib.Path("pid").write_text(str(os.getpid()))
+                time.sleep(600)
+                """,
+            )
+            pid = tmp_path / "run" / "pid"
+            assert wait_until(lambda: pid.is_file() and pid.read_text() != "")
+            raise KeyboardInterrupt
+        with pytest.raises(ChildKilled):
+            followed.result(WAIT_SECONDS)
+    assert not alive(int(pid.read_text()))

@@ -10,8 +10,9 @@ from evaluation.study_claims import BASE, DRAWS, verdicts
 from reca_core.contracts.requests import CaptionSource, EvaluationPlan, ImageSource, LossTerms, TrainingPlan
 from reca_core.contracts.study import ARMS, StudyPlan
 from tasks import validate
+from tasks.arms_page import Arm, svg
 from tasks.study_arms import Repetition, legs
-from tasks.study_page import Study, StudyArm, as_json, markdown, svg
+from tasks.study_page import Study, as_json, markdown
 
 RECA = LossTerms(reconstruction=1, image_to_text=1, text_to_image=0, text=1)
 TRAINING = TrainingPlan(steps=31, images_per_step=8)
@@ -84,7 +85,7 @@ def number(value: float, half_width: float = 0.01) -> Distribution:
 def study() -> Study:
     rows = ("overall", "counting", "position", "color_attr")
     arms = [
-        StudyArm(name, {DRAWS: {row: number(value) for row in rows}}, trainings, 31, 248, [2.0] * trainings)
+        Arm(name, {DRAWS: {row: number(value) for row in rows}}, trainings, 31, 248, [2.0] * trainings)
         for name, value, trainings in ((BASE, 0.5, 0), ("reca", 0.6, 3), ("<script>", 0.4, 3))
     ]
     return Study(arms, list(verdicts({arm.name: arm.numbers for arm in arms})), 31, 3, 1000, 1000)
@@ -100,7 +101,7 @@ def test_the_page_has_values_differences_intervals_verdicts_and_costs(study: Stu
 
 
 def test_the_figure_escapes_names_and_colours_what_is_sure(study: Study) -> None:
-    figure = svg(study)
+    figure = svg(study.arms)
     assert "<script>" not in figure
     assert "&lt;script&gt;" in figure
     assert {"#0a7d38", "#b3261e"} <= {part[:7] for part in figure.split('stroke="')[1:]}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +30,6 @@ class VariedImages(Images):
 
     understanding_sizes: tuple[Size, ...] = ()
     target_sizes: tuple[Size, ...] = ()
-
-    def to(self, device: Any) -> VariedImages:
-        """Both tensors on ``device``."""
-        moved = self.understanding.to(device), self.target.to(device)
-        return VariedImages(*moved, self.understanding_sizes, self.target_sizes)
 
     def picture(self, index: int) -> VariedImages:
         """One of them, as a batch of one without padding."""
