@@ -33,6 +33,7 @@ from tasks.provenance import current_provenance
 SECTIONS: dict[str, str] = {
     "rules": "evaluation.bench_rules:rules",
     "judging": "evaluation.bench_judging:judging",
+    "features": "reca_core.bench_features:features",
     "orchestration": "deployments.bench_orchestration:orchestration",
 }
 """Name -> ``package.module:function``; imported only in the process that measures it."""
