@@ -174,8 +174,8 @@ def obstacle_of(request: TrainRequest, adapter: UnifiedModel) -> str:
         return "the tokenizer stage learns from pixels"
     if request.losses.reconstruction == 0:
         return (
-            "only reconstruction looks at the data set's pictures, and its weight is 0; pictures of the replay terms "
-            "are drawn at random from the captions' source"
+            "only reconstruction looks at the data set's pictures, and its weight is 0; those of the replay terms come "
+            "from the captions' source, whose rendered scenes never repeat"
         )
     if not isinstance(adapter, ReusesFeatures):
         return f"the family {adapter.family} declares no frozen part"

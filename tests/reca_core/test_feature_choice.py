@@ -112,7 +112,7 @@ class WithoutFrozenParts:
     [
         ("the request names no folder for them", {"feature_directory": ""}),
         ("the tokenizer stage learns from pixels", {"training": plan(stage="tokenizer", feature_cache="on")}),
-        ("only reconstruction looks at .* drawn at random", {"losses": ALONE.model_copy(update={"reconstruction": 0})}),
+        ("only reconstruction looks at .* never repeat", {"losses": ALONE.model_copy(update={"reconstruction": 0})}),
     ],
 )
 def test_on_is_refused_with_the_reason_and_auto_does_without(place: Place, reason: str, change: dict[str, Any]) -> None:
