@@ -35,6 +35,7 @@ SECTIONS: dict[str, str] = {
     "training": "reca_core.bench_training:training",
     "data": "reca_core.bench_data:data",
     "judging": "evaluation.bench_judging:judging",
+    "features": "reca_core.bench_features:features",
     "orchestration": "deployments.bench_orchestration:orchestration",
 }
 """Name -> ``package.module:function``; imported only in the process that measures it."""

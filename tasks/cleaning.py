@@ -1,9 +1,11 @@
 """What ``reca clean`` and the weekly flow may remove: files of a home that nothing refers to and nobody used lately.
 
 Removable are: a training's checkpoints on the way (``runs/*/checkpoints``), its finished weights (``runs/*/final``),
-pictures that were drawn (``samples/*``) and entries of ``cache/``. One of them is kept if
+pictures that were drawn (``samples/*``), what frozen encoders said of pictures (``cache/features/*``) and other entries
+of ``cache/``. One of them is kept if
 
-- it is in use: a process holds the lock of its directory, or of a directory whose request names it;
+- it is in use: a process holds the lock of its directory, or of a directory whose request names it (a request that
+  names the home, or a whole room of it, says where to put things and refers to none);
 - a score refers to it: the answers name their samples, the samples name the model they were drawn with;
 - a registered version refers to it, by path or by hash;
 - a prepared data set lists it (pictures that were taken out of containers);
@@ -38,13 +40,19 @@ FILE_BY_FILE = "pictures"
 """Below ``cache``: each picture is wanted by some data sets and not by others."""
 
 
+READ = ("cache", "features")
+"""Kinds that are used by reading them."""
+OWN_LOCK = ("samples", "features")
+"""Kinds whose directory holds its own lock; in the others it is the directory around."""
+
+
 @dataclass(frozen=True)
 class Removable:
     """Something that nothing refers to."""
 
     path: Path
     kind: str
-    """checkpoints, weights, samples or cache."""
+    """checkpoints, weights, samples, features or cache."""
     bytes: int
 
 
@@ -63,7 +71,7 @@ def removable(home: Home, known: KnownWeights, older_than_seconds: float) -> lis
     found = []
     for kind, path in _units(home):
         if (
-            last_use(path, reading=kind == "cache") <= limit
+            last_use(path, reading=kind in READ) <= limit
             and not wanted.covers(path)
             and not _unknown(kind, path, known)
         ):
@@ -79,6 +87,8 @@ def _units(home: Home) -> Iterator[tuple[str, Path]]:
     for room in _folders(home.cache):
         if room.name == FILE_BY_FILE:
             yield from (("cache", path) for path in sorted(room.rglob("*")) if path.is_file())
+        elif room == home.features:
+            yield from (("features", path) for path in _folders(room))
         elif room.name not in NEVER_CLEANED:
             yield from (("cache", path) for path in sorted(room.iterdir()) if path.name != "locks")
 
@@ -103,6 +113,7 @@ class _Wanted:
         self._home = home
         self._paths: set[str] = set(known.registered_paths)
         self._paths |= {str(home.cache / "models" / name) for name in known.downloads}
+        self._paths |= {str(path) for path in _folders(home.features) if in_use(path)}
         self._pictures = {row["file"] for file in home.data.glob("*/manifest.jsonl") for row in read_jsonl(file)}
         for directory in self._referring(limit):
             self._follow(directory)
@@ -121,11 +132,15 @@ class _Wanted:
         """What a directory's request names, and what the requests of those name."""
         for path in _paths_in(_json(directory / "request.json")):
             own = path == str(directory) or path.startswith(f"{directory}{os.sep}")
-            if own or path in self._paths:
+            if own or path in self._paths or self._is_place(Path(path)):
                 continue
             self._paths.add(path)
             if Path(path).parent == self._home.root / "samples":
                 self._follow(Path(path))
+
+    def _is_place(self, path: Path) -> bool:
+        """The home, one of its rooms or of its caches, or what they lie in."""
+        return path.parent in (self._home.root, self._home.cache) or path in (self._home.root, *self._home.root.parents)
 
     def covers(self, unit: Path) -> bool:
         """Whether a wanted path is the unit, lies in it, or holds it."""
@@ -138,10 +153,10 @@ class _Wanted:
 
 
 def in_use(directory: Path) -> bool:
-    """Whether a process holds the directory's lock."""
+    """Whether a process holds the directory's lock, alone or, reading features, with others."""
     try:
         with (directory / "lock").open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return False
     except FileNotFoundError:
         return False
@@ -191,7 +206,7 @@ def remove(items: Iterable[Removable]) -> list[Removable]:
     """Remove them, each under the lock of its directory; returns those that went. One that came into use stays."""
     gone = []
     for item in items:
-        owner = item.path if item.kind == "samples" else item.path.parent
+        owner = item.path if item.kind in OWN_LOCK else item.path.parent
         try:
             if item.kind == "cache":
                 _delete(item.path)

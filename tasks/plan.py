@@ -70,6 +70,7 @@ def train_request(
         leaks_sha256=leaks.sha256,
         training=training,
         numerics_version=family_entry(base.family).numerics_version,
+        feature_directory=str(home.features),
         run_directory="",
     )
     return _placed(request, run_directory=str(home.run(request_hash(request)).path))
@@ -82,7 +83,8 @@ def fine_tuning_parts(fine_tuning: FineTuning, training: TrainingPlan) -> tuple[
     )
     own = ("steps", "images_per_step", "learning_rate", "warmup_steps", "schedule")
     changed = {name: getattr(fine_tuning, name) for name in own}
-    correct = {"schedule_steps": 0, **AS_PUBLISHED}
+    # Features are kept of the data set's pictures, which only reconstruction looks at.
+    correct = {"schedule_steps": 0, "feature_cache": "off", **AS_PUBLISHED}
     return losses, CaptionSource(source=fine_tuning.captions), training.model_copy(update=changed | correct)
 
 

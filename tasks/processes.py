@@ -60,10 +60,8 @@ def stoppable() -> Iterator[None]:
     token = _STOP.set(stop)
     try:
         yield
-    except BaseException:
-        stop.set()
-        raise
     finally:
+        stop.set()
         _STOP.reset(token)
 
 

@@ -35,6 +35,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def features(self) -> Path:
+        """``cache/features/<key>/*.safetensors``: what frozen encoders said of pictures (docs/data.md)."""
+        return self.cache / "features"
+
+    @property
     def reports(self) -> Path:
         """``reports/<run>/report.html`` and the link ``reports/latest``."""
         return self.root / "reports"

@@ -190,6 +190,9 @@ class TrainingPlan(Config):
     compile: Literal["off", "inductor", "aot_eager"] = unhashed("off", title="Compile the layers")
     """torch.compile of the repeated layers: inductor makes kernels (on a CPU it needs a C++ compiler), aot_eager traces
     without making any, to look for trouble. Losses agree to 5 digits."""
+    feature_cache: Literal["auto", "on", "off"] = unhashed("auto", title="Keep frozen features")
+    """Compute once what frozen encoders say of a picture, keep it in cache/features, reuse it over epochs and runs.
+    auto: where pictures come again and the disk has room; the run's log says why."""
     checkpoint_every_steps: int = unhashed(50, ge=1, title="Steps between checkpoints")
     """What a kill can lose at most."""
     keep_checkpoints: int = unhashed(2, ge=1, title="Checkpoints to keep")
@@ -367,6 +370,8 @@ class TrainRequest(Config):
     """Absolute; JSON of the benchmarks' prompts that fine-tuning captions are held against. Empty: no filter."""
     leaks_sha256: str = ""
     """Of that file's text."""
+    feature_directory: str = unhashed("")
+    """Absolute ``cache/features`` of the home, for ``training.feature_cache``. Empty: nothing is kept."""
     training: TrainingPlan
     numerics_version: int
     """Raised by whoever changes a result of this family's training; part of the identity."""

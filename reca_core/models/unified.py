@@ -9,10 +9,10 @@ An adapter is an ``nn.Module``; what distributed training wraps is ``training.st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import KeyedDraws
 from reca_core.objectives.loss_sum import LossSum
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,31 @@ class EditRequest:
     picture: Image.Image
     instruction: str
     seed: int
+
+
+@dataclass(frozen=True)
+class FrozenPart(Generic[Value]):
+    """What is computed from a picture without any draw, up to the first weight that learns; hence once, if need be.
+
+    ``finish(encode(images))`` is what ``understand`` or ``encode_target`` returns, to the bit.
+    """
+
+    weights: tuple[str, ...]
+    """Prefixes of the names of all parameters and buffers of ``network`` that ``encode`` computes with."""
+    settings: str
+    """What else decides its values: the picture transform and the sizes, in words that change when they do."""
+    encode: Callable[[Images], list[Tensor]]
+    """One tensor per picture, of any shape and type, without gradient where the weights have none."""
+    finish: Callable[[Sequence[Tensor]], Value]
+    """The rest of the way, for the pictures of a batch."""
+
+
+@dataclass(frozen=True)
+class FrozenParts:
+    """The two sides of a picture. Which of them is frozen depends on the stage (``training.features``)."""
+
+    understanding: FrozenPart[Tensor]
+    target: FrozenPart[Target]
 
 
 @dataclass(frozen=True)
@@ -228,6 +255,15 @@ class ShowsOwnTokens(Protocol):
 
     def own_tokens(self, target: Target) -> Float[Tensor, "batch und_tokens width"]:
         """The target's tokens, embedded as the generator reads them, in the place of understanding tokens."""
+        ...
+
+
+@runtime_checkable
+class ReusesFeatures(Protocol):
+    """A family that says which of its outputs depend on the picture and on frozen weights alone."""
+
+    def frozen_parts(self) -> FrozenParts:
+        """What may be computed once per picture (``training.feature_cache``)."""
         ...
 
 

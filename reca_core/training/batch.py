@@ -18,6 +18,7 @@ from reca_core.contracts.requests import LossTerms, TrainingPlan
 from reca_core.data.captions import Captions
 from reca_core.data.feed import Order, Pictures, Share, keyed_choice, keyed_fraction
 from reca_core.models.unified import Dialogue, Images, UnifiedModel
+from reca_core.training.features import NOTHING_KNOWN, Features, Known
 
 DROP_TEMPLATE, DROP_CAPTION = "drop_template", "drop_caption"
 
@@ -41,6 +42,8 @@ class Batch:
     captions: tuple[str, ...] = ()
     drop_caption: Bool[Tensor, " batch"] | None = None
     told: tuple[Dialogue, ...] = ()
+    known: Known = NOTHING_KNOWN
+    """What is kept of ``pictures``, which are None where that is all that is needed."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its pictures on ``device``."""
@@ -71,6 +74,8 @@ class BatchBuilder:
         self.pictures, self.captions = pictures, captions
         self.templates, self.prepare = adapter.templates, adapter.prepare
         self.order = Order(len(pictures.rows), plan.seed, "images")
+        self.features: Features | None = None
+        """Reused instead of pictures, once they are set; before the first batch."""
 
     def __call__(self, share: Share) -> Batch:
         """Raises what decoding raises, naming the file."""
@@ -86,12 +91,20 @@ class BatchBuilder:
         return [Path(self.pictures.rows[self.order.row(position)].file) for position in positions]
 
     def _reconstruction(self, positions: Sequence[int]) -> dict[str, object]:
-        seed = self.plan.seed
+        seed, rows = self.plan.seed, [self.order.row(position) for position in positions]
+        known = self._known(rows)
+        done = self.features is not None and self.features.suffice(known)
         return {
-            "pictures": self.pictures.images([self.order.row(position) for position in positions]),
+            "known": known,
+            "pictures": None if done else self.pictures.images(rows),
             "templates": tuple(keyed_choice(self.templates, seed, "template", position) for position in positions),
             "drop_template": self._dropped(DROP_TEMPLATE, positions),
         }
+
+    def _known(self, rows: Sequence[int]) -> Known:
+        if self.features is None:
+            return NOTHING_KNOWN
+        return self.features.look_up([self.pictures.rows[row].sha256 for row in rows])
 
     def _replay(self, positions: Sequence[int], captions: Captions) -> dict[str, object]:
         parts: dict[str, object] = {}

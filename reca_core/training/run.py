@@ -45,6 +45,7 @@ from reca_core.training.distributed import (
     wrap,
 )
 from reca_core.training.ema import MovingAverage
+from reca_core.training.feature_choice import open_features
 from reca_core.training.loop import LOSS, SECONDS, Clock, StepReport, Updater
 from reca_core.training.metrics import MetricsLog, loss_key
 from reca_core.training.optimizer import make_optimizer, trainable
@@ -98,6 +99,9 @@ class Training:
         self.checkpoints = Checkpoints(self.run.checkpoints, self.plan, layout)
         found = self.checkpoints.newest(self.identity)
         self.resumed = self.done = found.step if found else 0
+        rows = self.data.builder.pictures.rows
+        self.features = open_features(request, self.adapter, self.base, rows, self.done, layout)
+        self.data.builder.features = self.features
         self.scores: list[float] = []
         self.previews = self._open_previews()
         if self.previews and not self.done:
@@ -121,7 +125,7 @@ class Training:
 
     def _assemble(self) -> None:
         """Wrap the step and make its optimizer: in this order, because sharding replaces the parameters."""
-        step = TrainingStep(self.adapter, self.plan, self.request.losses)
+        step = TrainingStep(self.adapter, self.plan, self.request.losses, self.features)
         setup.check_best(self.plan, step.weights)
         prepare_blocks(step.network, self.plan)
         module = self.module = wrap(step, self.layout, self.plan)
@@ -130,7 +134,8 @@ class Training:
         decay = self.plan.ema_decay or variants.parity_average(self.adapter, self.plan)
         self.average = MovingAverage(self.parameters, decay) if decay else None
         blame = setup.Blame(step, self.data.builder, self.layout)
-        flops = usage.FlopCount.of(self.plan)
+        # With features that are reused no two steps need take the same operations.
+        flops = usage.FlopCount.of(self.plan) if self.features is None else None
         self.updater = Updater(
             module, self.plan, step.weights, self.parameters, self.optimizer, self.average, self.layout, blame, flops
         )
@@ -157,7 +162,8 @@ class Training:
     def complete(self) -> None:
         """Take the steps that are left, check, export, and write DONE.json."""
         with self.checkpoints.finished():
-            self._train()
+            with contextlib.closing(self.features) if self.features else contextlib.nullcontext():
+                self._train()
             idle = self._idle()
             # Before the last checkpoint: an attempt after a failed check must meet the fault again, not skip past it.
             self._check_weights(idle)
@@ -186,6 +192,8 @@ class Training:
         self.checkpoints.check()
         report = self.updater.step(self.done, batches, self.stop.requested)
         self.done += 1
+        if self.features:
+            self.features.passed(self.done * self.plan.images_per_step)
         if self.plan.best_by != "off":
             self.scores.append(report.losses.get(self.plan.best_by, report.loss))
         row = clock.row(self.done, report, self.plan.images_per_step)

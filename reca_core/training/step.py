@@ -29,6 +29,7 @@ from reca_core.models.unified import (
 )
 from reca_core.objectives.loss_sum import LossSum
 from reca_core.training.batch import Batch
+from reca_core.training.features import TARGET, UNDERSTANDING, Features
 
 RECONSTRUCTION, IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT = "reconstruction", "image_to_text", "text_to_image", "text"
 OWN_TOKENS = "own_tokens"
@@ -46,15 +47,18 @@ class TrainingStep(nn.Module):
         adapter: the family; its ``network`` becomes this module's only child.
         plan: stage, seed of the draws and autocast precision.
         losses: weights; a term with weight 0 is not computed. Not read in the tokenizer stage.
+        features: what frozen parts say of pictures, where it is kept.
 
     Raises:
         BadInput: a term has weight that the family has no means for, or none has.
     """
 
-    def __init__(self, adapter: UnifiedModel, plan: TrainingPlan, losses: LossTerms) -> None:
+    def __init__(
+        self, adapter: UnifiedModel, plan: TrainingPlan, losses: LossTerms, features: Features | None = None
+    ) -> None:
         super().__init__()
         self.network = adapter.network
-        self.plan = plan
+        self.plan, self.features = plan, features
         self.weights = active_weights(adapter, plan, losses)
         # Held in a tuple: an adapter that is itself a module must not become a second path to the same parameters.
         self._adapter = (adapter,)
@@ -81,24 +85,30 @@ class TrainingStep(nn.Module):
         return sums
 
     def _reconstruction(self, batch: Batch, draws: KeyedDraws) -> LossSum:
-        images = _present(batch.pictures)
         assert batch.drop_template is not None  # the builder fills it together with the pictures
-        target = self.adapter.encode_target(images)
-        with self._autocast(images):
-            seen = self._shown(images, target)
+        target = self._target(batch)
+        with self._autocast():
+            seen = self._shown(batch, target)
             condition = self.adapter.condition(seen, batch.templates, batch.drop_template)
             return self.adapter.reconstruction_loss(condition, target, draws)
 
-    def _shown(self, images: Images, target: Target) -> Tensor:
+    def _target(self, batch: Batch) -> Target:
+        if self.features is not None and TARGET in self.features.stores:
+            return self.features.target(batch.known, batch.pictures)
+        return self.adapter.encode_target(_present(batch.pictures))
+
+    def _shown(self, batch: Batch, target: Target) -> Tensor:
         """What the condition says of the pictures: RecA's understanding tokens, or the control's own tokens."""
         if self.plan.condition == OWN_TOKENS:
             return cast(ShowsOwnTokens, self.adapter).own_tokens(target)  # checked on construction
-        return self.adapter.understand(images)
+        if self.features is not None and UNDERSTANDING in self.features.stores:
+            return self.features.understanding(batch.known, batch.pictures)
+        return self.adapter.understand(_present(batch.pictures))
 
     def _image_to_text(self, batch: Batch) -> LossSum:
         images = _present(batch.asked)
         adapter = cast(AnswersInText, self.adapter)  # checked on construction
-        with self._autocast(images):
+        with self._autocast():
             return adapter.image_to_text_loss(images, batch.dialogues)
 
     def _text_to_image(self, batch: Batch, draws: KeyedDraws) -> LossSum:
@@ -106,25 +116,24 @@ class TrainingStep(nn.Module):
         adapter = cast(DrawsFromText, self.adapter)  # checked on construction
         assert batch.drop_caption is not None  # the builder fills it together with the captions
         target = self.adapter.encode_target(images)
-        with self._autocast(images):
+        with self._autocast():
             return adapter.text_to_image_loss(batch.captions, target, batch.drop_caption, draws)
 
     def _text(self, batch: Batch) -> LossSum:
         adapter = cast(AnswersInText, self.adapter)  # checked on construction
-        with self._autocast(None):
+        with self._autocast():
             return adapter.text_loss(batch.told)
 
     def _tokenizer(self, batch: Batch) -> dict[str, LossSum]:
         images = _present(batch.pictures)
         adapter = cast(TrainsTokenizer, self.adapter)  # checked on construction
-        with self._autocast(images):
+        with self._autocast():
             return adapter.tokenizer_loss(images)
 
-    def _autocast(self, images: Images | None) -> contextlib.AbstractContextManager[object]:
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.plan.precision == "float32":
             return contextlib.nullcontext()
-        device = images.target.device if images is not None else next(self.network.parameters()).device
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        return torch.autocast(next(self.network.parameters()).device.type, dtype=torch.bfloat16)
 
 
 def active_weights(adapter: UnifiedModel, plan: TrainingPlan, losses: LossTerms) -> Mapping[str, float]:

@@ -4,7 +4,7 @@ The floating-point operations of an optimizer step, forward and backward of this
 of the first step of an attempt (``torch.utils.flop_counter``). Model FLOPs utilisation is as in PaLM (arXiv 2204.02311,
 appendix B): operations of the model per second over the device's peak; what is computed again to save memory, or
 without gradients to count tokens ahead, is no work of the model and is left out. Texts are not equally long in every
-step, so both numbers are estimates where answers are trained.
+step, so both numbers are estimates where answers are trained. Where frozen features are reused none are counted.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from deployments import bench
 from evaluation.bench_judging import judging
 from evaluation.bench_rules import rules
+from reca_core.bench_features import features
 from reca_core.contracts.bench import BenchPlace, Figure
 from reca_core.contracts.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_PREREQUISITE
 
@@ -31,6 +32,13 @@ def test_judging_is_measured_one_at_a_time_and_batched_in_one_run(tmp_path: Path
     judged = [figure for figure in judging(BenchPlace(tmp_path, quick=True)) if figure.what.startswith("judged")]
     assert ["batch 1," in judged[0].what, "batch 2," in judged[1].what] == [True, True]
     assert all(figure.value > 0 and figure.unit == "pictures/s" for figure in judged)
+
+
+def test_a_step_is_measured_with_features_computed_and_kept(tmp_path: Path) -> None:
+    computed, kept, ratio = features(BenchPlace(tmp_path, quick=True))
+    assert (computed.unit, kept.unit, ratio.unit) == ("s", "s", "times")
+    assert ratio.value == pytest.approx(computed.value / kept.value)
+    assert len(list((tmp_path / "home/cache/features").glob("*/*.safetensors"))) == 2
 
 
 def test_a_section_runs_apart_and_its_figures_come_back(capfd: pytest.CaptureFixture[str]) -> None:

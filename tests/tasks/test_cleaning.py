@@ -153,6 +153,37 @@ def test_caches_go_but_for_pictures_of_data_sets_fetched_versions_and_benchmark_
     assert paths(home, known(download="m-kept")) == expected
 
 
+def test_features_go_when_nobody_read_them_lately_and_stay_while_a_training_holds_them(home: Home) -> None:
+    for key in ("aa", "bb"):
+        write(home.features / key / "about.json", {"part": "target"})
+        write(home.features / key / "lock")
+        write(home.features / key / "shard.safetensors")
+    write(home.run("cc").request, {"feature_directory": str(home.features)})
+    age(home.root)
+    os.utime(home.run("cc").request)
+    with (home.features / "aa/lock").open("rb") as one, (home.features / "aa/lock").open("rb") as other:
+        for reader in (one, other):
+            fcntl.flock(reader, fcntl.LOCK_SH)
+        assert paths(home, known()) == {"cache/features/bb"}
+    items = removable(home, known(), 30 * DAY)
+    assert {(item.kind, item.path.name) for item in items} == {("features", "aa"), ("features", "bb")}
+    with (home.features / "aa/lock").open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        assert [item.path.name for item in remove(items)] == ["bb"]
+    assert [path.name for path in home.features.iterdir()] == ["aa"]
+
+
+def test_a_request_that_says_where_to_put_things_keeps_none_of_them(home: Home) -> None:
+    """Judgings name the cache, preparations the home: neither refers to what happens to lie there."""
+    measurement(home, "bb", Path("/models/base"))
+    write(home.answers("bb").request, {"samples_directory": str(home.samples("bb").path), "cache": str(home.cache)})
+    write(home.run("dd").request, {"home": str(home.root), "run_directory": str(home.run("dd").path)})
+    write(home.cache / "hub/models--a--b/blobs/x")
+    age(home.root)
+    os.utime(home.run("dd").request)
+    assert paths(home, known()) == {"cache/hub/models--a--b"}
+
+
 def test_a_hub_model_that_scores_refer_to_stays(home: Home) -> None:
     snapshot = write(home.cache / "hub/models--a--b/snapshots/1/config.json").parent
     measurement(home, "bb", snapshot)

@@ -53,6 +53,18 @@ def test_a_training_is_named_by_what_it_computes() -> None:
     assert request_hash(train(base=BASE.model_copy(update={"sha256": "c" * 64}))) != request_hash(request)
 
 
+def test_keeping_features_changes_no_name(tmp_path: Path) -> None:
+    usual = train()
+    assert usual.feature_directory == "/home/cache/features"
+    for choice in ("on", "off"):
+        other = train(str(tmp_path), training=TRAINING.model_copy(update={"feature_cache": choice}))
+        assert request_hash(other) == request_hash(usual)
+    assert "feature_cache" not in hashed_part(usual.training)
+    assert "feature_directory" not in hashed_part(usual)
+    asked = TrainingPlan(steps=10, feature_cache="on")
+    assert plan.fine_tuning_parts(FineTuning(steps=5), asked)[2].feature_cache == "off", "it reconstructs nothing"
+
+
 def test_the_content_of_a_caption_file_is_part_of_the_identity(tmp_path: Path) -> None:
     file = tmp_path / "captions.json"
     with pytest.raises(PrerequisiteMissing, match=r"captions\.json"):

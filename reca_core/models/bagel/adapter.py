@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from reca_core.contracts.errors import BadInput
@@ -32,8 +32,19 @@ from reca_core.models.bagel.patches import patchify
 from reca_core.models.bagel.pictures import AspectTransform, Size, VariedImages, as_pixels, cut
 from reca_core.models.bagel.sampler import Context, Drawer, FlowSettings, Renorm
 from reca_core.models.bagel.sequence import LatentTarget, PackedCondition, Words
+from reca_core.models.frozen import described
 from reca_core.models.pictures import to_pictures
-from reca_core.models.unified import Condition, Dialogue, DrawRequest, EditRequest, Images, RedrawRequest, Target
+from reca_core.models.unified import (
+    Condition,
+    Dialogue,
+    DrawRequest,
+    EditRequest,
+    FrozenPart,
+    FrozenParts,
+    Images,
+    RedrawRequest,
+    Target,
+)
 from reca_core.models.variants import refuse_others
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives.loss_sum import LossSum
@@ -41,6 +52,7 @@ from reca_core.objectives.loss_sum import LossSum
 AUTOENCODER = "vae."
 GENERATION = ("time_embedder.", "vae2llm.", "llm2vae.")
 EXPERT = "_moe_gen."
+UNDERSTANDING = ("vit_model.", "connector.", "vit_pos_embed.")
 STAGES = ("base", "post")
 """base: everything but the autoencoder; post: the generation experts and what leads to and from the latents (1.3)."""
 NO_TEMPERATURE = 1.0
@@ -171,13 +183,26 @@ class Bagel(nn.Module):
         for size in dict.fromkeys(sizes):
             members = [index for index, other in enumerate(sizes) if other == size]
             rows.update(zip(members, self._posterior(torch.stack([pictures[i] for i in members])), strict=True))
-        padded = pad_sequence([rows[index] for index in range(len(sizes))], batch_first=True)
-        return LatentTarget(latents=padded, grids=tuple((h // stride, w // stride) for h, w in sizes))
+        grids = [rearrange(rows[at], "(h w) c -> h w c", h=height // stride) for at, (height, _) in enumerate(sizes)]
+        return LatentTarget.of(grids)
 
     def _posterior(self, pixels: Float[Tensor, "batch 3 h w"]) -> list[Float[Tensor, "tokens channels2"]]:
         side = self.network.sizes.latent_patch
         moments = zip(*self.network.posterior(pixels), strict=True)
         return [torch.cat([patchify(part, side) for part in of_one], dim=-1) for of_one in moments]
+
+    def frozen_parts(self) -> FrozenParts:
+        """Every picture's own tokens without padding, frozen with all of understanding; its latents' distribution."""
+        sizes = self.network.sizes
+        looked = described(sizes.vision, sizes.vit_per_side, self.transform)
+        drawn = described(sizes.autoencoder, sizes.latent_patch, self.transform)
+        seen = FrozenPart(
+            UNDERSTANDING, looked, lambda images: sequence.seen_rows(self.understand(images)), sequence.padded
+        )
+        target = FrozenPart(
+            (AUTOENCODER,), drawn, lambda images: self.encode_target(images).pictures(), LatentTarget.of
+        )
+        return FrozenParts(seen, target)
 
     # ---- losses ------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -38,6 +39,18 @@ class LatentTarget(Target):
     """
 
     grids: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, pictures: Sequence[Float[Tensor, "h w channels2"]]) -> LatentTarget:
+        """Single pictures' grids of tokens as a batch."""
+        grids = tuple((picture.shape[0], picture.shape[1]) for picture in pictures)
+        return cls(latents=padded([rearrange(picture, "h w c -> (h w) c") for picture in pictures]), grids=grids)
+
+    def pictures(self) -> list[Float[Tensor, "h w channels2"]]:
+        """The single pictures' grids, without padding."""
+        assert self.latents is not None  # every way to make one fills it
+        rows = zip(self.latents, self.grids, strict=True)
+        return [rearrange(row[: height * width], "(h w) c -> h w c", h=height) for row, (height, width) in rows]
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,12 @@ def see(network: BagelNetwork, pictures: Sequence[Float[Tensor, "3 h w"]]) -> Fl
     tokens = [network.sizes.grids().vit_tokens(picture) for picture in pictures]
     lengths = [len(patches) for patches, _ in tokens]
     patches, ids = (torch.cat(parts).to(network.device) for parts in zip(*tokens, strict=True))
-    return pad_sequence(list(network.see(patches, ids, lengths).split(lengths)), batch_first=True)
+    return padded(network.see(patches, ids, lengths).split(lengths))
+
+
+def padded(rows: Sequence[Float[Tensor, "tokens width"]]) -> Float[Tensor, "batch longest width"]:
+    """Rows of different lengths as one tensor, with zeros behind."""
+    return pad_sequence(list(rows), batch_first=True)
 
 
 def seen_rows(understanding: Float[Tensor, "batch und_tokens width"]) -> list[Float[Tensor, "tokens width"]]:

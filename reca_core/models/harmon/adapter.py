@@ -25,6 +25,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings, TrainingPlan
 from reca_core.draws import KeyedDraws, picture_stream
 from reca_core.models import directory as common
+from reca_core.models.frozen import batched, described
 from reca_core.models.grouping import filled_rows, in_order_by_length
 from reca_core.models.harmon import directory as layout
 from reca_core.models.harmon import sampler, smallest
@@ -34,7 +35,7 @@ from reca_core.models.harmon.masking import loss_draws
 from reca_core.models.harmon.network import HarmonNetwork, diffusion_rows, scaled_gradient
 from reca_core.models.harmon.pictures import SquashTransform
 from reca_core.models.pictures import to_pictures
-from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.unified import Condition, Dialogue, DrawRequest, FrozenParts, Images, RedrawRequest, Target
 from reca_core.models.variants import refuse_others, rounds_of
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives import next_token
@@ -163,8 +164,19 @@ class Harmon(nn.Module):
 
     def understand(self, images: Images) -> Float[Tensor, "batch und_tokens width"]:
         """All tokens through the encoder, buffer rows last; the gradient on the way back is scaled down."""
-        seen = self.network.understand(self._encode(images.understanding))
+        return self._looked_at(self._encode(images.understanding))
+
+    def _looked_at(self, latents: Float[Tensor, "batch m n channels"]) -> Float[Tensor, "batch und_tokens width"]:
+        seen = self.network.understand(latents)
         return scaled_gradient(seen, self.configuration.learning.understanding_gradient)
+
+    def frozen_parts(self) -> FrozenParts:
+        """The autoencoder's latents of both views: the encoder that looks at them learns."""
+        sizes = self.configuration.sizes
+        settings = described(sizes.autoencoder, sizes.latent_scale, sizes.latent_patch, self.transform)
+        seen = batched(("vae.",), settings, lambda images: self._encode(images.understanding), self._looked_at)
+        target = batched(("vae.",), settings, lambda images: self._encode(images.target), _target)
+        return FrozenParts(seen, target)
 
     def condition(
         self,
@@ -177,7 +189,7 @@ class Harmon(nn.Module):
 
     def encode_target(self, images: Images) -> Target:
         """KL-16 latents, row-major; float32, no gradient."""
-        return Target(latents=rearrange(self._encode(images.target), "b m n c -> b (m n) c"))
+        return _target(self._encode(images.target))
 
     def _encode(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch m n channels"]:
         latents = self.network.encode_pixels(filled_rows(pixels.to(self.device), MIN_PICTURES))
@@ -326,3 +338,7 @@ class Harmon(nn.Module):
     def understanding_view(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
         """The pixels that the understanding path saw."""
         return to_pictures(self.prepare(pictures).understanding)
+
+
+def _target(latents: Float[Tensor, "batch m n channels"]) -> Target:
+    return Target(latents=rearrange(latents, "b m n c -> b (m n) c"))

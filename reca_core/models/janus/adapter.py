@@ -23,6 +23,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import DrawStream, KeyedDraws, picture_stream
 from reca_core.models import directory as common
+from reca_core.models.frozen import batched, described
 from reca_core.models.grouping import filled_rows, in_order_by_length
 from reca_core.models.janus import checkpoint, sampler, smallest, vq
 from reca_core.models.janus import directory as layout
@@ -38,7 +39,7 @@ from reca_core.models.janus.sequence import (
 )
 from reca_core.models.janus.word_tokenizer import word_tokenizer
 from reca_core.models.pictures import to_pictures
-from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.unified import Condition, Dialogue, DrawRequest, FrozenParts, Images, RedrawRequest, Target
 from reca_core.models.variants import refuse_others
 from reca_core.objectives import next_token
 from reca_core.objectives.loss_sum import LossSum
@@ -162,8 +163,22 @@ class Janus(nn.Module):
 
     def understand(self, images: Images) -> Float[Tensor, "batch und_tokens width"]:
         """SigLIP patches through the aligner."""
-        tokens: Tensor = self.network.model.get_image_features(images.understanding.to(self.device)).pooler_output
+        return self._aligned(self._patches(images))
+
+    def _patches(self, images: Images) -> Float[Tensor, "batch und_tokens vision_width"]:
+        states: Tensor = self.network.model.vision_model(images.understanding.to(self.device)).last_hidden_state
+        return states
+
+    def _aligned(self, patches: Float[Tensor, "batch und_tokens vision_width"]) -> Tensor:
+        tokens: Tensor = self.network.model.aligner(patches)
         return tokens
+
+    def frozen_parts(self) -> FrozenParts:
+        """SigLIP's patches before the aligner, which learns; the target's codes."""
+        config = self.network.config
+        settings = described(config.vision_config, self.transform), described(config.vq_config, self.transform)
+        codes = batched(("model.vqmodel.",), settings[1], lambda images: _codes(self.encode_target(images)), Target)
+        return FrozenParts(batched(("model.vision_model.",), settings[0], self._patches, self._aligned), codes)
 
     def condition(
         self,

@@ -24,6 +24,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
 from reca_core.draws import KeyedDraws, picture_stream
 from reca_core.models import directory as common
+from reca_core.models.frozen import batched, described
 from reca_core.models.grouping import filled_rows, in_order_by_length
 from reca_core.models.openuni import answering, sampler, smallest
 from reca_core.models.openuni import directory as layout
@@ -33,12 +34,13 @@ from reca_core.models.openuni.configuration import OpenUniConfiguration
 from reca_core.models.openuni.network import OpenUniNetwork
 from reca_core.models.openuni.pictures import CropTransform
 from reca_core.models.pictures import to_pictures
-from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.unified import Condition, Dialogue, DrawRequest, FrozenParts, Images, RedrawRequest, Target
 from reca_core.models.variants import refuse_others
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives.loss_sum import LossSum
 
 AUTOENCODER, LANGUAGE = "vae.", "lmm."
+LOOKING = ("lmm.model.vision_tower.", "lmm.model.multi_modal_projector.")
 STAGES: dict[str, tuple[str, ...]] = {"tokenizer": (), "base": (AUTOENCODER,), "post": (AUTOENCODER, LANGUAGE)}
 """Training stage -> prefixes of the parameters it leaves alone (reference, 1.3: queries, connector, projector and SANA
 learn). The tokenizer stage is the exception: it trains only AUTOENCODER. "base" is for tiny models, whose
@@ -158,9 +160,21 @@ class OpenUni(nn.Module):
 
     def encode_target(self, images: Images) -> Target:
         """DC-AE latents, row-major; float32, no gradient."""
+        return Target(latents=self._latents(images))
+
+    def _latents(self, images: Images) -> Float[Tensor, "batch tokens channels"]:
         pixels = filled_rows(images.target.to(self.device), MIN_PICTURES)
         latents = self.network.encode_pixels(pixels)[: len(images.target)]
-        return Target(latents=rearrange(latents, "b c h w -> b (h w) c"))
+        return rearrange(latents, "b c h w -> b (h w) c")
+
+    def frozen_parts(self) -> FrozenParts:
+        """Everything that is seen, for the whole vision-language model is frozen; the target's latents."""
+        sizes = self.configuration.sizes
+        seen, drawn = (described(part, self.transform) for part in (sizes.language, sizes.autoencoder))
+        return FrozenParts(
+            batched(LOOKING, seen, self.understand, lambda rows: rows),
+            batched((AUTOENCODER,), drawn, self._latents, lambda rows: Target(latents=rows)),
+        )
 
     # ---- losses ------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings, TrainingPlan
 from reca_core.draws import KeyedDraws, picture_stream
 from reca_core.models import directory as common
+from reca_core.models.frozen import batched, described
 from reca_core.models.grouping import filled_rows, in_order_by_length
 from reca_core.models.pictures import to_pictures
 from reca_core.models.showo import answering, sampler, smallest
@@ -40,7 +41,7 @@ from reca_core.models.showo.sequence import (
     VqLayout,
     image_part,
 )
-from reca_core.models.unified import Condition, Dialogue, DrawRequest, Images, RedrawRequest, Target
+from reca_core.models.unified import Condition, Dialogue, DrawRequest, FrozenParts, Images, RedrawRequest, Target
 from reca_core.models.variants import refuse_others, rounds_of
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives import masked_token, next_token
@@ -206,12 +207,26 @@ class Showo(nn.Module):
 
     def understand(self, images: Images) -> Float[Tensor, "batch und_tokens width"]:
         """Projected CLIP patches, or embeddings of the shown picture's codes."""
-        pixels = filled_rows(images.understanding.to(self.device), MIN_PICTURES)
-        count = len(images.understanding)
+        return self._embedded(self._looked_at(images))
+
+    def _looked_at(self, images: Images) -> Tensor:
+        return self.network.look(self._filled(images.understanding))[: len(images.understanding)]
+
+    def _filled(self, pixels: Tensor) -> Tensor:
+        return filled_rows(pixels.to(self.device), MIN_PICTURES)
+
+    def _embedded(self, looked_at: Tensor) -> Float[Tensor, "batch und_tokens width"]:
         if self.network.projector is None:
-            return self.network.embed(self.network.codes(pixels)[:count] + self.special.image)
-        seen: Tensor = self.network.projector(self.network.clip_features(pixels)[:count])
+            return self.network.embed(looked_at + self.special.image)
+        seen: Tensor = self.network.projector(looked_at)
         return seen
+
+    def frozen_parts(self) -> FrozenParts:
+        """CLIP's patches before the projector, or the shown picture's codes; the target's codes."""
+        sizes, prefix = self.configuration.sizes, (TOKENIZER,) if self.network.clip is None else ("clip.",)
+        words = described(sizes.clip, CLIP_LAYER, sizes.tokenizer, self.transform)
+        target = batched((TOKENIZER,), words, lambda images: _codes(self.encode_target(images)), Target)
+        return FrozenParts(batched(prefix, words, self._looked_at, self._embedded), target)
 
     def condition(
         self,
@@ -226,8 +241,7 @@ class Showo(nn.Module):
 
     def encode_target(self, images: Images) -> Target:
         """MAGVITv2 codes, row-major; float32, no gradient."""
-        pixels = filled_rows(images.target.to(self.device), MIN_PICTURES)
-        return Target(ids=self.network.codes(pixels)[: len(images.target)])
+        return Target(ids=self.network.codes(self._filled(images.target))[: len(images.target)])
 
     def _opening(self, kind: RedrawingLayout, texts: Sequence[Sequence[int]], seen: Tensor | None = None) -> Condition:
         ids = kind.openings(texts)

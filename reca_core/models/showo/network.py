@@ -73,6 +73,10 @@ class ShowoNetwork(nn.Module):
         features: Tensor = states[CLIP_LAYER][:, 1:]
         return features
 
+    def look(self, pixels: Float[Tensor, "batch 3 height width"]) -> Shaped[Tensor, "batch ..."]:
+        """What the frozen part says of the understanding side's pixels: CLIP's features, or codes in the VQ variant."""
+        return self.codes(pixels) if self.clip is None else self.clip_features(pixels)
+
     def embed(
         self, ids: Int[Tensor, "batch length"], pictures: Float[Tensor, "shown rows width"] | None = None
     ) -> Float[Tensor, "batch length width"]:
