@@ -114,10 +114,11 @@ def told(somebody: bool) -> str:
 
 
 def refresh(stack: Stack, chosen: Surroundings, say: Say) -> None:
-    """What a second ``reca up`` does to a stack that runs: look for the webhook again."""
+    """What a second ``reca up`` does to a stack that runs: look for the webhook again, and at the time of silence."""
     enter(stack.surroundings(chosen))
     from deployments import stack_setup
 
+    stack_setup.furnish()
     say(told(stack_setup.notify()))
 
 

@@ -23,6 +23,7 @@ from tests.end_to_end.rig import processes_of, save_smallest_janus, settings, wa
 from tests.end_to_end.test_servers import (
     Stack,
     begin_long_training,
+    children,
     flow_processes,
     free_port,
     state_of,
@@ -36,18 +37,25 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 UP_SECONDS = 240.0
 RESUME_SECONDS = 300.0
 IDLE_MEGABYTES = 900.0
+SILENCE_SECONDS = 60
+"""Two heartbeats, so that the test waits no longer."""
 
 
-def reca(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def reca(home: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     installed = str(Path(sys.executable).with_name("reca"))
     return subprocess.run(
-        [installed, *words, "--home", str(home)], capture_output=True, text=True, timeout=UP_SECONDS, check=False
+        [installed, *words, "--home", str(home)],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=UP_SECONDS,
+        check=False,
     )
 
 
-def up(stack: Stack, *more: str) -> subprocess.CompletedProcess[str]:
+def up(stack: Stack, **variables: str) -> subprocess.CompletedProcess[str]:
     ports = ("--prefect-port", str(stack.prefect_port), "--mlflow-port", str(stack.mlflow_port))
-    return reca(stack.root / "home", "up", *ports, "--json", *more)
+    return reca(stack.root / "home", "up", *ports, "--json", **variables)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +230,47 @@ def test_a_run_whose_process_was_killed_goes_on_by_itself(stack: Stack, model: P
     wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
     assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
     assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
+
+
+def test_a_run_whose_machine_died_is_found_by_its_silence_and_goes_on_at_another_worker(
+    stack: Stack, model: Path
+) -> None:
+    """Worker, run and children are gone at once and nobody reports it; the two automations alone bring the run back."""
+    assert up(stack, RECA_SILENCE_SECONDS=str(SILENCE_SECONDS)).returncode == 0
+    steps, home = 250, stack.root / "home"
+    flow_run_id = begin_long_training(stack, model, steps)
+    before = tracked(stack, flow_run_id)["info"]["run_id"]
+    # Silence is noticed after a heartbeat, and the first comes half a minute after the start.
+    assert wait_until(lambda: heartbeats(stack, flow_run_id), 60)
+    assert children(stack)
+    worker = json.loads((home / "stack/stack.json").read_text())["parts"]["worker"]["pid"]
+    environment = dict(
+        pair.split("=", 1) for pair in Path(f"/proc/{worker}/environ").read_text().split("\0") if "=" in pair
+    )
+    for pid in [worker, *flow_processes(stack)]:
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not children(stack), 10)
+    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "reca", "--type", "process"]
+    with (
+        (stack.root / "another.log").open("wb") as log,
+        subprocess.Popen([*words, "--name", "another"], env=environment, cwd=home, stdout=log, stderr=log) as another,
+    ):
+        wait_for(stack, "prefect", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
+        another.terminate()
+    assert state_of(stack, flow_run_id) == "COMPLETED", (stack.root / "another.log").read_text()
+    assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
+    assert tracked(stack, flow_run_id)["info"]["run_id"] == before
+    history = stack.prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
+    said = [state["message"] for state in history]
+    assert f"No heartbeat for {SILENCE_SECONDS} s: the process is gone." in said
+    assert "Crashed: goes on from its last checkpoint." in said
+
+
+def heartbeats(stack: Stack, flow_run_id: str) -> list[Any]:
+    related = {"id": [f"prefect.flow-run.{flow_run_id}"]}
+    query = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": related}, "limit": 5}
+    found: list[Any] = stack.prefect("POST", "/events/filter", query)["events"]
+    return found
 
 
 def test_a_run_that_a_reboot_cut_off_completes_under_the_same_ids(stack: Stack, model: Path) -> None:
