@@ -3,9 +3,9 @@
 Prefect's own server does neither: after a kill of worker and run (a reboot) the run stays RUNNING for ever and keeps
 its slot (measured with 3.8.8). So:
 
-1. *zombie*: a run that sent a heartbeat and then nothing for 90 s is marked CRASHED; RECA_SILENCE_SECONDS of ``reca up``
-   is another time. Runs send one every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml, Prefect allows no less);
-   a run that ended, is being cancelled or waits for a person sends none and is left alone.
+1. *zombie*: a run that sent a heartbeat and then nothing for 90 s is marked CRASHED (RECA_SILENCE_SECONDS of ``reca
+   up`` is another time). Runs send one every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml; Prefect allows no
+   less); a run that ended, is being cancelled or waits for a person sends none and is left alone.
 2. *requeue*: a crashed run with the tag ``resume-auto`` is scheduled again after ``SETTLE_SECONDS``: the same flow
    run, which finds the same MLflow run and resumes from its last checkpoint.
 
@@ -25,7 +25,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 
 from reca_core.contracts.errors import BadInput
-from tasks.policies import whole_number
+from reca_core.contracts.variables import whole_number
 
 RESUME_TAG = "resume-auto"
 HEARTBEAT = "prefect.flow-run.heartbeat"
@@ -50,7 +50,7 @@ def automations(environment: Mapping[str, str] | None = None) -> list[Automation
 
 def silence_seconds(environment: Mapping[str, str]) -> int:
     """RECA_SILENCE_SECONDS. Raises BadInput for what is no longer than a heartbeat: every run would be called dead."""
-    seconds = whole_number(SILENCE_VARIABLE, str(SILENCE_SECONDS), environment)
+    seconds = whole_number(SILENCE_VARIABLE, SILENCE_SECONDS, environment)
     if seconds <= HEARTBEAT_SECONDS:
         raise BadInput(
             f"runs send a heartbeat every {HEARTBEAT_SECONDS} s: after {seconds} s of silence none is dead",

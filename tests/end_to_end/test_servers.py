@@ -296,6 +296,19 @@ def test_the_whole_pipeline_runs_on_a_worker(stack: Stack, model: Path) -> None:
     assert _tags(version)["flow_run_id"] == flow_run_id
 
 
+def assert_once(stack: Stack, flow_run_id: str, parent: str, steps: int) -> None:
+    """The same MLflow run, one registered version, every step of the curve once."""
+    assert tracked(stack, flow_run_id)["info"]["run_id"] == parent
+    assert tracked(stack, flow_run_id)["info"]["status"] == "FINISHED"
+    condition = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{parent}'"
+    (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": condition})["runs"]
+    query = {"run_id": training["info"]["run_id"], "metric_key": "train/loss", "max_results": 10 * steps}
+    points = stack.tracking("GET", "metrics/get-history", query)["metrics"]
+    assert sorted(int(point.get("step", 0)) for point in points) == list(range(1, steps + 1))
+    made = f"name = 'reca-smallest' and tags.flow_run_id = '{flow_run_id}'"
+    assert len(stack.tracking("GET", "model-versions/search", {"filter": made})["model_versions"]) == 1
+
+
 def begin_long_training(stack: Stack, model: Path, steps: int, seconds: float = RUN_SECONDS) -> str:
     """A training far from its end, begun and stepping; another number of steps is another run directory."""
     parameters = {name: value for name, value in settings(model, steps).items() if name != "evaluation"}

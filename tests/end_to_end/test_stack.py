@@ -22,6 +22,7 @@ import pytest
 from tests.end_to_end.rig import processes_of, save_smallest_janus, settings, wait_until
 from tests.end_to_end.test_servers import (
     Stack,
+    assert_once,
     begin_long_training,
     children,
     flow_processes,
@@ -37,6 +38,8 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 UP_SECONDS = 240.0
 RESUME_SECONDS = 300.0
 IDLE_MEGABYTES = 900.0
+OUTAGE_SECONDS = 60.0
+"""Of MLflow, after the training's end; its client's patience is computed in tests/deployments/test_stack_recovery.py."""
 SILENCE_SECONDS = 60
 """Two heartbeats, so that the test waits no longer."""
 
@@ -232,6 +235,28 @@ def test_a_run_whose_process_was_killed_goes_on_by_itself(stack: Stack, model: P
     assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
 
 
+def test_a_run_waits_for_an_mlflow_that_is_away_and_loses_nothing(stack: Stack, model: Path) -> None:
+    """Its training ends meanwhile; then every call of the flow is in vain until MLflow is back."""
+    steps, home = 60, stack.root / "home"
+    flow_run_id = begin_long_training(stack, model, steps)
+    before = tracked(stack, flow_run_id)["info"]["run_id"]
+    held = [pid for pid in processes_of(home) if environment_of(pid).get("RECA_STACK_PART") == "mlflow"]
+    main = json.loads((home / "stack/stack.json").read_text())["parts"]["mlflow"]["pid"]
+    words, environment = Path(f"/proc/{main}/cmdline").read_text().split("\0")[:-1], environment_of(main)
+    for pid in held:
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not children(stack), RESUME_SECONDS)
+    (flow,) = [pid for pid, line in flow_processes(stack).items() if "prefect.engine" in line]
+    time.sleep(OUTAGE_SECONDS)
+    assert (state_of(stack, flow_run_id), flow in flow_processes(stack)) == ("RUNNING", True)
+    with (home / "stack/mlflow.log").open("ab") as log:
+        subprocess.Popen(words, env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True)
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 1
+    assert_once(stack, flow_run_id, before, steps)
+
+
 def test_a_run_whose_machine_died_is_found_by_its_silence_and_goes_on_at_another_worker(
     stack: Stack, model: Path
 ) -> None:
@@ -244,9 +269,7 @@ def test_a_run_whose_machine_died_is_found_by_its_silence_and_goes_on_at_another
     assert wait_until(lambda: heartbeats(stack, flow_run_id), 60)
     assert children(stack)
     worker = json.loads((home / "stack/stack.json").read_text())["parts"]["worker"]["pid"]
-    environment = dict(
-        pair.split("=", 1) for pair in Path(f"/proc/{worker}/environ").read_text().split("\0") if "=" in pair
-    )
+    environment = environment_of(worker)
     for pid in [worker, *flow_processes(stack)]:
         os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: not children(stack), 10)
@@ -259,11 +282,15 @@ def test_a_run_whose_machine_died_is_found_by_its_silence_and_goes_on_at_another
         another.terminate()
     assert state_of(stack, flow_run_id) == "COMPLETED", (stack.root / "another.log").read_text()
     assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
-    assert tracked(stack, flow_run_id)["info"]["run_id"] == before
+    assert_once(stack, flow_run_id, before, steps)
     history = stack.prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
     said = [state["message"] for state in history]
     assert f"No heartbeat for {SILENCE_SECONDS} s: the process is gone." in said
     assert "Crashed: goes on from its last checkpoint." in said
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in pair)
 
 
 def heartbeats(stack: Stack, flow_run_id: str) -> list[Any]:
@@ -284,17 +311,11 @@ def test_a_run_that_a_reboot_cut_off_completes_under_the_same_ids(stack: Stack, 
     wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
     assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
     assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
-    assert tracked(stack, flow_run_id)["info"]["run_id"] == before
-    found = stack.tracking("GET", "model-versions/search", {"filter": "name = 'reca-smallest'"})
-    mine = [version for version in found["model_versions"] if _tag(version, "flow_run_id") == flow_run_id]
-    assert len(mine) == 1
+    assert_once(stack, flow_run_id, before, steps)
     parent = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{before}'"
     (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": parent})["runs"]
     done = json.loads((Path(_tag(training["data"], "run_directory")) / "DONE.json").read_text())
     assert done["resumed_from_step"] > 0
-    query = {"run_id": training["info"]["run_id"], "metric_key": "train/loss", "max_results": 10 * steps}
-    points = stack.tracking("GET", "metrics/get-history", query)["metrics"]
-    assert sorted(int(point.get("step", 0)) for point in points) == list(range(1, steps + 1))
 
 
 def test_a_run_without_the_stack_goes_on_in_the_same_experiment(stack: Stack, model: Path) -> None:
