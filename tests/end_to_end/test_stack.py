@@ -39,7 +39,7 @@ UP_SECONDS = 240.0
 RESUME_SECONDS = 300.0
 IDLE_MEGABYTES = 900.0
 OUTAGE_SECONDS = 60.0
-"""Of MLflow, after the training's end; its client's patience is computed in tests/deployments/test_stack_recovery.py."""
+"""Of MLflow, once the training has ended; how long its client tries: tests/deployments/test_stack_recovery.py."""
 SILENCE_SECONDS = 60
 """Two heartbeats, so that the test waits no longer."""
 
