@@ -35,7 +35,7 @@ from tests.end_to_end.test_servers import (
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
-UP_SECONDS = 240.0
+UP_SECONDS = 480.0
 RESUME_SECONDS = 300.0
 IDLE_MEGABYTES = 900.0
 OUTAGE_SECONDS = 60.0

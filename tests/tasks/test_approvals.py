@@ -19,6 +19,8 @@ from tasks.run import RunContext
 
 NAME = "reca-asked"
 DAYS = 30
+CARRY_OUT = promote.carry_out.fn
+"""Outside of a flow."""
 EXPIRED = Failed(message="The flow was paused and never resumed.")
 """As Prefect's server ends a run whose pause is over (prefect.server.services.pause_expirations)."""
 
@@ -61,7 +63,7 @@ def asked(name: str) -> RunContext:
 def look(monkeypatch: pytest.MonkeyPatch, state: State[Any] | None) -> None:
     """As the poller, with a server that says this of the run."""
     monkeypatch.setattr(approvals, "_state", lambda _: state)
-    monkeypatch.setattr(promote, "carry_out", promote.carry_out.fn)
+    monkeypatch.setattr(promote, "carry_out", CARRY_OUT)
     promote.record_unanswered()
 
 
