@@ -40,7 +40,7 @@ def purge(older_than_days: int, *, dry_run: bool) -> str:
     database = os.environ.get(MLFLOW_DATABASE_VARIABLE, "")
     if not database:
         return f"MLflow's deleted runs stay: this machine does not know its database ({MLFLOW_DATABASE_VARIABLE})"
-    needed = list(needed_but_deleted())
+    needed = sorted(needed_but_deleted())
     if needed:
         return f"MLflow's deleted runs stay: {', '.join(needed)} need some; restore those runs or delete the versions"
     if dry_run:
