@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
 RUN_SECONDS = 120.0
 STOP_SECONDS = 15.0
+BUSY_TRIES = 10
 POOL = "reca"
 
 pytestmark = pytest.mark.servers
@@ -99,7 +100,14 @@ class Stack:
         return result.stdout
 
     def prefect(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        response = httpx.request(method, f"{self.api}{path}", json=body, timeout=30, trust_env=False, auth=self.login)
+        """Asked again where the server says that its database is busy, as Prefect's own client does."""
+        for _ in range(BUSY_TRIES):
+            response = httpx.request(
+                method, f"{self.api}{path}", json=body, timeout=30, trust_env=False, auth=self.login
+            )
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1)
         response.raise_for_status()
         return response.json() if response.content else None
 
