@@ -23,9 +23,10 @@ from deployments.automations import (
     silence_seconds,
     zombie,
 )
+from deployments.environment import START_VARIABLE
 from deployments.stack import LIMIT, POOL, QUEUE
-from deployments.stack_setup import DEPLOYMENTS
-from reca_core.contracts.errors import BadInput, StageFailed
+from deployments.stack_setup import DEPLOYMENTS, deploy
+from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
 from tasks.accelerators import LIMIT_VARIABLE, accelerator
 from tasks.policies import RUN_ATTEMPTS_VARIABLE, check_run_attempts
 
@@ -65,6 +66,16 @@ def test_the_flow_of_every_recipe_is_deployed() -> None:
         entry["entrypoint"].rpartition(".")[2].replace("_", "-") for entry in entries if entry["name"] == "reca"
     }
     assert {recipes.flow_of(name) for name in recipes.RECIPES} <= deployed
+
+
+def test_deployments_that_take_too_long_are_said_with_what_gives_them_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv(START_VARIABLE, "1")  # importing Prefect takes longer
+    with pytest.raises(PrerequisiteMissing, match="within 1 s") as caught:
+        deploy()
+    assert f"{START_VARIABLE}=2" in caught.value.remedy
 
 
 def test_silence_is_at_least_three_heartbeats() -> None:
