@@ -3,9 +3,9 @@
 Prefect's own server does neither: after a kill of worker and run (a reboot) the run stays RUNNING for ever and keeps
 its slot (measured with 3.8.8). So:
 
-1. *zombie*: a run that sent a heartbeat and then nothing for ``SILENCE_SECONDS`` is marked CRASHED. Runs send one every
-   30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml); a run that ended, is being cancelled or waits for a person
-   sends none and is left alone.
+1. *zombie*: a run that sent a heartbeat and then nothing for 90 s is marked CRASHED (RECA_SILENCE_SECONDS of ``reca
+   up`` is another time). Runs send one every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml; Prefect allows no
+   less); a run that ended, is being cancelled or waits for a person sends none and is left alone.
 2. *requeue*: a crashed run with the tag ``resume-auto`` is scheduled again after ``SETTLE_SECONDS``: the same flow
    run, which finds the same MLflow run and resumes from its last checkpoint.
 
@@ -15,6 +15,8 @@ cannot count: a run that crashes its machine must not do so for ever.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from datetime import timedelta
 
 from prefect.automations import Automation
@@ -22,8 +24,14 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 
+from reca_core.contracts.errors import BadInput
+from reca_core.contracts.variables import whole_number
+
 RESUME_TAG = "resume-auto"
 HEARTBEAT = "prefect.flow-run.heartbeat"
+HEARTBEAT_SECONDS = 30
+"""Prefect's least, and what the deployments have."""
+SILENCE_VARIABLE = "RECA_SILENCE_SECONDS"
 SILENCE_SECONDS = 90
 """Three heartbeats."""
 SILENT_STATES = ("Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "Suspended", "Paused", "AwaitingRetry")
@@ -35,16 +43,29 @@ AFTER_A_CRASH = ("AwaitingRetry", "Scheduled", "Pending", "Running", "Completed"
 ANY_RUN = {"prefect.resource.id": ["prefect.flow-run.*"]}
 
 
-def automations() -> list[Automation]:
-    """Both, ready to be created."""
-    return [zombie(), requeue()]
+def automations(environment: Mapping[str, str] | None = None) -> list[Automation]:
+    """Both, ready to be created. Raises what ``silence_seconds`` raises."""
+    return [zombie(silence_seconds(os.environ if environment is None else environment)), requeue()]
 
 
-def zombie() -> Automation:
-    """Silent runs are marked CRASHED."""
+def silence_seconds(environment: Mapping[str, str]) -> int:
+    """RECA_SILENCE_SECONDS. Raises BadInput for what is no longer than a heartbeat: every run would be called dead."""
+    seconds = whole_number(SILENCE_VARIABLE, SILENCE_SECONDS, environment)
+    if seconds <= HEARTBEAT_SECONDS:
+        raise BadInput(
+            f"runs send a heartbeat every {HEARTBEAT_SECONDS} s: after {seconds} s of silence none is dead",
+            field=SILENCE_VARIABLE,
+            remedy=f"set it to {2 * HEARTBEAT_SECONDS} or more",
+        )
+    return seconds
+
+
+def zombie(seconds: int = SILENCE_SECONDS) -> Automation:
+    """Runs that were silent for so long are marked CRASHED."""
+    told = f"No heartbeat for {seconds} s: the process is gone."
     return Automation(
         name="reca: mark silent runs as crashed",
-        description="No heartbeat for 90 s: the process is gone. docs/operations.md, Recovery.",
+        description=f"{told} docs/operations.md, Recovery.",
         trigger=EventTrigger(
             after={HEARTBEAT},
             expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in SILENT_STATES},
@@ -52,13 +73,9 @@ def zombie() -> Automation:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=SILENCE_SECONDS),
+            within=timedelta(seconds=seconds),
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED, message=f"No heartbeat for {SILENCE_SECONDS} s: the process is gone."
-            )
-        ],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=told)],
     )
 
 

@@ -18,13 +18,17 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
+from deployments.environment import START_VARIABLE
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.lifeline import child_environment, die_with_parent
+from reca_core.contracts.variables import whole_number
 
-START_LIMIT_SECONDS = 120.0
+START_SECONDS = 120
+"""Until the API answers; RECA_SERVER_START_SECONDS is another time."""
 STOP_LIMIT_SECONDS = 5.0
 POLL_SECONDS = 0.1
 LAST_LINES = 15
+ENDED_REMEDY = "pip install -r requirements.lock (newer fastapi or sqlalchemy than the lock break the servers)"
 
 SERVER_VARIABLES = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 """As Prefect's own temporary server: no pages, only the services that a single run needs."""
@@ -67,13 +71,17 @@ class EmbeddedServer:
             )
 
     def wait(self) -> None:
-        """Return when the API answers. Raises PrerequisiteMissing with the server's last lines if it never does."""
-        deadline = time.monotonic() + START_LIMIT_SECONDS
+        """Return when the API answers. Raises PrerequisiteMissing with the server's last lines if it never does, and
+        BadInput for a time that is none.
+        """
         try:
+            seconds = whole_number(START_VARIABLE, START_SECONDS, os.environ)
+            deadline = time.monotonic() + seconds
             while not self._answers():
-                ended = self.process is None or self.process.poll() is not None
-                if ended or time.monotonic() > deadline:
-                    raise self._failure()
+                if self.process is None or self.process.poll() is not None:
+                    raise self._failure("ended", ENDED_REMEDY)
+                if time.monotonic() > deadline:
+                    raise self._failure(f"did not answer within {seconds} s", late_remedy(seconds))
                 time.sleep(POLL_SECONDS)
         finally:
             self._migrating.release()
@@ -84,12 +92,12 @@ class EmbeddedServer:
         except httpx.HTTPError:
             return False
 
-    def _failure(self) -> PrerequisiteMissing:
+    def _failure(self, what: str, remedy: str) -> PrerequisiteMissing:
         lines = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
         return PrerequisiteMissing(
-            "the embedded Prefect server did not start:\n  " + "\n  ".join(lines),
+            f"the embedded Prefect server did not start: it {what}\n  " + "\n  ".join(lines),
             field=str(self.log),
-            remedy="pip install -r requirements.lock (newer fastapi or sqlalchemy than the lock break it)",
+            remedy=remedy,
         )
 
     def stop(self) -> None:
@@ -104,6 +112,11 @@ class EmbeddedServer:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+
+def late_remedy(seconds: int) -> str:
+    """What to do where a server had too little time."""
+    return f"on a busy machine give it more time: {START_VARIABLE}={2 * seconds}; else {ENDED_REMEDY}"
 
 
 def free_port() -> int:

@@ -23,6 +23,9 @@ PREFECT_URL_VARIABLE = "RECA_PREFECT_API_URL"
 MLFLOW_URI_VARIABLE = "RECA_MLFLOW_TRACKING_URI"
 BENCHMARK_DATA_VARIABLE = "RECA_BENCHMARK_DATA"
 
+START_VARIABLE = "RECA_SERVER_START_SECONDS"
+"""How long a server may take to answer for the first time, where a machine is slower than usual."""
+
 FOREIGN_PREFIXES = ("PREFECT_", "MLFLOW_")
 """Settings of other projects on this machine: none of them may decide where our runs are recorded."""
 PREFECT_CREDENTIALS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_API_SSL_CERT_FILE")

@@ -26,19 +26,23 @@ from prefect.states import AwaitingRetry, Cancelled, State
 from prefect.workers.process import ProcessWorker
 
 from deployments.automations import automations
+from deployments.embedded import late_remedy
+from deployments.environment import START_VARIABLE
 from deployments.stack import LIMIT, POOL, QUEUE
 from deployments.stack_names import NAMES
 from deployments.stack_notifications import notifications, remove_webhook, save_webhook, webhook_address
 from deployments.stack_processes import worker_name
 from deployments.stack_recipes import deploy_recipes
-from reca_core.contracts.errors import StageFailed
+from reca_core.contracts.errors import PrerequisiteMissing, StageFailed
+from reca_core.contracts.variables import whole_number
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 QUEUE_PRIORITY = 10
 """Lower numbers go first; the default queue has 1, so training wins over re-evaluation."""
 AT_ONCE = 1
 """Runs that hold the accelerators of a machine at the same time."""
-DEPLOY_SECONDS = 180.0
+DEPLOY_SECONDS = 180
+"""For all deployments together; RECA_SERVER_START_SECONDS is another time."""
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 """Prefect tells a flow process so which run it is."""
 UNFINISHED = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
@@ -103,9 +107,18 @@ def _plain(automation: Automation | AutomationCore) -> dict[str, Any]:
 
 
 def deploy() -> None:
-    """Create or update all deployments, the recipes too. Raises StageFailed with what Prefect said."""
+    """Create or update all deployments, the recipes too.
+
+    Raises StageFailed with what Prefect said, PrerequisiteMissing where that takes too long.
+    """
     words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=DEPLOY_SECONDS, check=False)
+    seconds = whole_number(START_VARIABLE, DEPLOY_SECONDS, os.environ)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise PrerequisiteMissing(
+            f"the deployments were not made within {seconds} s", field="prefect.yaml", remedy=late_remedy(seconds)
+        ) from error
     if done.returncode != 0:
         raise StageFailed(f"the deployments were refused: {(done.stdout + done.stderr)[-2000:]}", field="prefect.yaml")
     with get_client(sync_client=True) as client:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from deployments.environment import Surroundings, enter
+from deployments.embedded import ENDED_REMEDY, late_remedy
+from deployments.environment import START_VARIABLE, Surroundings, enter
 from deployments.stack import (
     PARTS,
     PartName,
@@ -32,9 +33,10 @@ from deployments.stack_processes import check_port, end_left_of, find, marked, s
 from deployments.stack_users import admit, write_user_settings
 from reca_core.contracts.errors import PrerequisiteMissing, RunLocked
 from reca_core.contracts.files import run_lock
+from reca_core.contracts.variables import whole_number
 
-START_SECONDS = 180.0
-"""Cold, on two busy cores, with a new database."""
+START_SECONDS = 180
+"""Cold, on two busy cores, with a new database; RECA_SERVER_START_SECONDS is another time."""
 POLL_SECONDS = 0.25
 SPEAK_SECONDS = 10.0
 """Between two lines about something that is still waited for."""
@@ -92,17 +94,17 @@ def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     stack = _begin(_begin(wanted, "prefect", chosen), "mlflow", chosen)
     from deployments import stack_setup  # imports Prefect: seconds, while the servers start
 
-    _wait(stack, "prefect", say)
+    wait_for_part(stack, "prefect", say)
     stack_setup.furnish()
     stack_setup.deploy()
     say("work pool, limit, automations and deployments are there")
     say(told(stack_setup.notify()))
     _recover(say)
-    _wait(stack, "mlflow", say)
+    wait_for_part(stack, "mlflow", say)
     if wanted.auth and admit(stack.mlflow, part_environment(stack, "mlflow", chosen, os.environ), stack.login()):
         say("mlflow: the password of the file is the user's password now")
     stack = _begin(stack, "worker", chosen)
-    _wait(stack, "worker", say)
+    wait_for_part(stack, "worker", say)
     return stack
 
 
@@ -114,10 +116,11 @@ def told(somebody: bool) -> str:
 
 
 def refresh(stack: Stack, chosen: Surroundings, say: Say) -> None:
-    """What a second ``reca up`` does to a stack that runs: look for the webhook again."""
+    """What a second ``reca up`` does to a stack that runs: look for the webhook again, and at the time of silence."""
     enter(stack.surroundings(chosen))
     from deployments import stack_setup
 
+    stack_setup.furnish()
     say(told(stack_setup.notify()))
 
 
@@ -127,18 +130,18 @@ def _begin(stack: Stack, part: PartName, chosen: Surroundings) -> Stack:
     return stack
 
 
-def _wait(stack: Stack, part: PartName, say: Say) -> None:
+def wait_for_part(stack: Stack, part: PartName, say: Say) -> None:
     """Return when the part answers. Raises PrerequisiteMissing with its last lines when it ends or takes too long."""
+    seconds = whole_number(START_VARIABLE, START_SECONDS, os.environ)
     began = spoke = time.monotonic()
     while not (found := part_health(stack, part)).answers:
         now = time.monotonic()
-        if found.pid is None or now - began > START_SECONDS:
+        if found.pid is None or now - began > seconds:
             lines = stack.log(part).read_text(errors="replace").splitlines()[-LAST_LINES:]
-            raise PrerequisiteMissing(
-                f"{part} did not start: {found.fact}\n  " + "\n  ".join(lines),
-                field=str(stack.log(part)),
-                remedy="reca doctor; pip install -r requirements.lock (newer fastapi or sqlalchemy break the servers)",
-            )
+            waited = f" (waited {seconds} s)" if found.pid is not None else ""
+            remedy = f"reca doctor; {ENDED_REMEDY if found.pid is None else late_remedy(seconds)}"
+            told = f"{part} did not start: {found.fact}{waited}\n  " + "\n  ".join(lines)
+            raise PrerequisiteMissing(told, field=str(stack.log(part)), remedy=remedy)
         if now - spoke > SPEAK_SECONDS:
             spoke = now
             say(f"{part}: starting, {now - began:.0f} s")

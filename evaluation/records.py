@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat
 
 from reca_core.contracts.base import Config, Record, hashed_when_set, unhashed
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.records import UnmadeSample
 from reca_core.contracts.requests import DpgFiles
 from reca_core.contracts.sharing import Share
@@ -243,8 +243,8 @@ class JudgeRequest(Config):
     """As in the evaluation plan that made the prompts."""
     first_seed: int = Field(1000, ge=0)
     """As in the evaluation plan that made the prompts."""
-    judge: JudgeSettings = JudgeSettings()
-    """Which judge answers, and how far it may go; the weights' hash is filled in."""
+    judge: SettledJudge = SettledJudge()
+    """Which judge answers, and how far it may go."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples for the intervals."""
     numerics_version: int

@@ -6,6 +6,7 @@ from prefect import flow
 
 from reca_core.contracts.versions import Promotion, RegistryWatch
 from tasks.form import titled
+from tasks.promote import record_unanswered
 from tasks.registry_watch import find_unmeasured, request_evaluation
 from tasks.schedule import drop_missed
 
@@ -22,4 +23,5 @@ def poll_registry(registry: RegistryWatch = RegistryWatch(), promotion: Promotio
         promotion: Whether a challenger becomes champion once it is measured.
     """
     drop_missed()
+    record_unanswered()
     return [request_evaluation(version, promotion) for version in find_unmeasured(registry)]

@@ -23,7 +23,7 @@ from reca_core.contracts.errors import RecaError
 from reca_core.contracts.files import atomic_write_text
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import plan, processes
 from tasks.home import benchmark_data, current_home
@@ -41,7 +41,7 @@ def ahead_request(
     samples: RunDirectory,
     prompts_sha256: str,
     evaluation: EvaluationPlan,
-    judging: JudgeSettings,
+    judging: SettledJudge,
     occasion: str = "",
 ) -> JudgeRequest:
     """The judging of samples that are not complete yet."""

@@ -16,7 +16,7 @@ from tasks.home import current_home
 from tasks.policies import check_run_attempts, verb
 from tasks.progress import note
 from tasks.results import Cleaned
-from tasks.tracking_clean import purge
+from tasks.tracking_clean import prune_views, purge
 from tasks.tracking_weights import known_weights
 
 MEGABYTE = 1 << 20
@@ -34,12 +34,13 @@ def clean(cleaning: Cleaning) -> Cleaned:
     check_run_attempts(int(prefect_run.run_count or 1), os.environ)
     items = removable(current_home(), known_weights(), cleaning.older_than_days * UNITS_SECONDS["d"])
     gone = items if cleaning.dry_run else remove(items)
-    purged = purge(cleaning.older_than_days, dry_run=cleaning.dry_run) if cleaning.tracking else ""
+    said = [prune_views(dry_run=cleaning.dry_run)]
+    said += [purge(cleaning.older_than_days, dry_run=cleaning.dry_run)] if cleaning.tracking else []
     cleaned = Cleaned(
         dry_run=cleaning.dry_run,
         bytes=sum(item.bytes for item in gone),
         paths=[str(item.path) for item in gone],
-        tracking=purged,
+        tracking="; ".join(sentence for sentence in said if sentence),
     )
     note(f"clean: {summary(cleaned)}")
     _show(cleaned, gone)

@@ -11,7 +11,7 @@ from evaluation.registry import numerics_version
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import RunDirectory
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.requests import EvaluationPlan
 from tasks import plan, tracking, tracking_lineage, tracking_models, tracking_views
 from tasks.ahead import ahead_request, take_over
@@ -33,7 +33,7 @@ ASKED_BY_KEY = ("openai", "published")
 
 @verb("judge", "judge {sampled.benchmark} of {sampled.model.name}")
 def judge(
-    run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings, occasion: str = ""
+    run: RunContext, sampled: Sampled, evaluation: EvaluationPlan, judging: SettledJudge, occasion: str = ""
 ) -> Judged:
     """The scores of a model's pictures, judged now, completed, or found.
 
@@ -65,7 +65,7 @@ def judge(
     return judged.model_copy(update={"mlflow_run_id": tracked.run_id})
 
 
-def _request(sampled: Sampled, evaluation: EvaluationPlan, judging: JudgeSettings, occasion: str) -> JudgeRequest:
+def _request(sampled: Sampled, evaluation: EvaluationPlan, judging: SettledJudge, occasion: str) -> JudgeRequest:
     data = benchmark_data()
     return plan.judge_request(
         home=current_home(),

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from evaluation.judges.opening import weights_sha256
 from evaluation.judges.vlm_endpoint import KEY_VARIABLE
 from evaluation.registry import judged_as
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import JudgeSettings, SettledJudge
 
 SECRET_BLOCK = "openai-api-key"
 """Name of the Prefect Secret block that is looked for where the environment has no key."""
 
 
-def settled(judge: JudgeSettings) -> JudgeSettings:
+def settled(judge: JudgeSettings) -> SettledJudge:
     """The settings with the hash of their weights. Raises BadInput for weights that are not there."""
-    return judge.model_copy(update={"weights_sha256": weights_sha256(judge.weights)})
+    return SettledJudge.model_validate({**judge.model_dump(), "weights_sha256": weights_sha256(judge.weights)})
 
 
 def full_id(benchmark: str, judge: JudgeSettings) -> str:

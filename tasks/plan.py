@@ -14,7 +14,7 @@ from reca_core.contracts.base import Config
 from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash, sha256_file
 from reca_core.contracts.home import Home, RunDirectory
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.registry import family_entry
 from reca_core.contracts.requests import (
@@ -159,7 +159,7 @@ def judge_request(
     prompts_sha256: str,
     samples_sha256: str,
     evaluation: EvaluationPlan,
-    judge: JudgeSettings,
+    judge: SettledJudge,
     benchmark_data: str,
     occasion: str = "",
 ) -> JudgeRequest:

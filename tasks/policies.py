@@ -19,7 +19,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
-from reca_core.contracts.errors import BadInput, StageFailed
+from reca_core.contracts.errors import StageFailed
+from reca_core.contracts.variables import whole_number
 from tasks.processes import ChildKilled
 
 ATTEMPTS_VARIABLE = "RECA_STAGE_ATTEMPTS"
@@ -34,14 +35,7 @@ R = TypeVar("R")
 
 def attempts(environment: Mapping[str, str] | None = None) -> int:
     """How often a stage may be started. Raises BadInput for anything but a whole number above 0."""
-    return _whole_number(ATTEMPTS_VARIABLE, "1", os.environ if environment is None else environment)
-
-
-def _whole_number(variable: str, default: str, environment: Mapping[str, str]) -> int:
-    text = environment.get(variable, default)
-    if not text.isdigit() or int(text) < 1:
-        raise BadInput(f"{text!r} is not a whole number above 0", field=variable, remedy="set it to 3, say")
-    return int(text)
+    return whole_number(ATTEMPTS_VARIABLE, 1, os.environ if environment is None else environment)
 
 
 def check_run_attempts(begun: int, environment: Mapping[str, str]) -> None:
@@ -51,7 +45,7 @@ def check_run_attempts(begun: int, environment: Mapping[str, str]) -> None:
     """
     if RUN_ATTEMPTS_VARIABLE not in environment:
         return
-    allowed = _whole_number(RUN_ATTEMPTS_VARIABLE, "1", environment)
+    allowed = whole_number(RUN_ATTEMPTS_VARIABLE, 1, environment)
     if begun > allowed:
         raise StageFailed(
             f"this run was begun {begun} times and crashed every time; {allowed} are allowed",

@@ -14,16 +14,14 @@ from collections.abc import Sequence
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
-from prefect.input import RunInput
 from prefect.runtime import deployment
-from pydantic import Field
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.hashing import canonical_json, request_hash, sha256_text
 from reca_core.contracts.records import VersionRef
 from reca_core.contracts.requests import EvaluationPlan
 from reca_core.contracts.versions import Promotion
-from tasks import events, ledger, tracking, tracking_models
+from tasks import approvals, events, ledger, tracking, tracking_lineage, tracking_models
 from tasks.artifacts import show_page
 from tasks.compare import compare
 from tasks.conclude import cell, markdown
@@ -43,14 +41,6 @@ LONGEST_TAG = 4000
 SECONDS_PER_DAY = 86_400
 
 
-class Approval(RunInput):
-    """The form that a person fills in to resume the run."""
-
-    promote: bool = Field(False, title="Promote", description="Make the challenger champion.")
-    person: str = Field("", title="Your name", description="Kept with the decision.")
-    reason: str = Field("", title="Reason", description="Kept with the decision.")
-
-
 def check_approvable(rule: Promotion) -> None:
     """Raises BadInput where a person is to be asked and the run is none that can wait."""
     if rule.decide == "after_approval" and not deployment.id:
@@ -66,6 +56,7 @@ def promote(
     run: RunContext, found: FoundVersions, judged: Sequence[Judged], evaluation: EvaluationPlan, rule: Promotion
 ) -> list[StageResult]:
     """What was decided about the challenger and the comparisons behind it; nothing where there is nothing to decide."""
+    record_unanswered()
     challenger = found.behind.get(rule.challenger)
     if rule.decide == "never" or challenger is None:
         return []
@@ -82,11 +73,7 @@ def promote(
     if before is not None:
         note(f"promote: decided {before.at}, nothing has changed since: {before.text}")
         return [*pairs]
-    said, by = _verdict(found, judged, pairs, rule, champion, challenger), RULE
-    if said.promote and rule.decide == "after_approval":
-        if _somebody_else_waits(run, challenger):
-            return [*pairs]
-        said, by = _ask(said, pairs, rule, champion, challenger)
+    said = _verdict(found, judged, pairs, rule, champion, challenger)
     decision = Decision(
         kind="promoted" if said.promote else "refused",
         name=found.name,
@@ -94,13 +81,29 @@ def promote(
         other=champion.version if champion else "",
         alias=rule.champion,
         reasons=said.reasons,
-        by=by,
+        by=RULE,
         at=ledger.now(),
         flow_run_id=run.flow_run_id,
         subject=subject,
     )
+    if said.promote and rule.decide == "after_approval":
+        if _somebody_else_waits(run, challenger):
+            return [*pairs]
+        approvals.ask(run, decision.model_copy(update={"kind": "refused"}), rule.approval_days)
+        decision = _answered(decision, pairs, rule, champion, challenger)
     ledger.write(decision)
+    approvals.forget(run.flow_run_id)
     return [*pairs, carry_out(run, decision)]
+
+
+def record_unanswered() -> None:
+    """Questions of suspended runs that will not be answered any more are refusals: into the ledger, and told."""
+    for question, refusal in approvals.unanswered():
+        standing = ledger.of_run(refusal.name, refusal.flow_run_id)
+        if standing is None:
+            ledger.write(refusal)
+        carry_out(question.run, standing or refusal)
+        approvals.forget(refusal.flow_run_id)
 
 
 def _compared(
@@ -167,21 +170,22 @@ def _somebody_else_waits(run: RunContext, challenger: VersionRef) -> bool:
     return False
 
 
-def _ask(
-    said: Verdict, pairs: Sequence[Compared], rule: Promotion, champion: VersionRef | None, challenger: VersionRef
-) -> tuple[Verdict, str]:
-    """End this process; in the run that begins again at the top, return what the person said."""
+def _answered(
+    planned: Decision, pairs: Sequence[Compared], rule: Promotion, champion: VersionRef | None, challenger: VersionRef
+) -> Decision:
+    """End this process; in the run that begins again at the top, return what the person decided."""
     before = f"{champion.name}/{champion.version}" if champion else "no version"
     question = f"Make {challenger.name}/{challenger.version} {rule.champion}? Now it is {before}."
-    told = "\n\n".join([cell(question), *(cell(reason) for reason in said.reasons), markdown(pairs)])
+    told = "\n\n".join([cell(question), *(cell(reason) for reason in planned.reasons), markdown(pairs)])
     answer = suspend_flow_run(
-        wait_for_input=Approval.with_initial_data(description=told),
+        wait_for_input=approvals.Approval.with_initial_data(description=told),
         timeout=rule.approval_days * SECONDS_PER_DAY,
         key=f"promote-{challenger.version}-{champion.version if champion else 0}",
     )
     person = answer.person or "a person in the UI"
     kept = f"{person} says: {answer.reason or 'no reason given'}"
-    return Verdict(answer.promote, [kept, *said.reasons]), person
+    kind = "promoted" if answer.promote else "refused"
+    return planned.model_copy(update={"kind": kind, "reasons": [kept, *planned.reasons], "by": person})
 
 
 @verb("promote", "{decision.kind} {decision.name} {decision.version}")
@@ -197,6 +201,8 @@ def carry_out(run: RunContext, decision: Decision) -> Decided:
         tracking_models.tag_version(version, tags)
         if decision.kind == "promoted":
             tracking_models.set_alias(version, decision.alias)
+        numbers = [decision.version, *([decision.other] if decision.other else [])]
+        tracking_lineage.describe_decision(decision.name, decision.alias, numbers)
         announce(run, decision, events.PROMOTION if decision.kind == "promoted" else events.REFUSAL)
     return Decided(stage="promote", seconds=time.monotonic() - began, decision=decision)
 

@@ -241,4 +241,4 @@ class Cleaned(Record):
     paths: list[str]
     """Absolute."""
     tracking: str
-    """What was done about MLflow's deleted runs, in one sentence; empty where nothing was asked."""
+    """What was done about MLflow's saved views and deleted runs, in words; empty where nothing was."""

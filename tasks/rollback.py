@@ -11,7 +11,7 @@ from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import sha256_text
 from reca_core.contracts.records import VersionRef
 from reca_core.contracts.versions import Rollback
-from tasks import events, ledger, tracking_models
+from tasks import events, ledger, tracking_lineage, tracking_models
 from tasks.policies import verb
 from tasks.promote import CHAMPION_BEFORE_TAG, DECISION_TAG, LONGEST_TAG, ROLLED_BACK_TAG, announce
 from tasks.results import Decision, RolledBack
@@ -36,7 +36,7 @@ def roll_back(run: RunContext, choice: Rollback) -> RolledBack:
 
 
 def _carry_out(run: RunContext, choice: Rollback, decision: Decision) -> None:
-    """All of it may be done twice; the alias comes last."""
+    """All of it may be done twice; the alias comes last of what others follow."""
     current, target = (
         tracking_models.version_at(f"models:/{choice.name}/{number}") for number in (decision.version, decision.other)
     )
@@ -45,6 +45,7 @@ def _carry_out(run: RunContext, choice: Rollback, decision: Decision) -> None:
     tracking_models.tag_version(target, {DECISION_TAG: f"{decision.at} is {choice.alias} again"})
     tracking_models.untag_version(target, ROLLED_BACK_TAG)
     tracking_models.set_alias(target, choice.alias)
+    tracking_lineage.describe_decision(choice.name, choice.alias, [current.version, target.version])
     announce(run, decision, events.PROMOTION)
 
 

@@ -12,7 +12,7 @@ from reca_core.contracts.errors import BadInput
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import sha256_file, sha256_text
 from reca_core.contracts.home import RunDirectory
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.records import ResolvedModel, Sample, SampleResult
 from reca_core.contracts.registry import FAMILIES, family_entry
 from reca_core.contracts.requests import EvaluationPlan, SamplingSettings
@@ -32,7 +32,7 @@ def sample(
     model: ResolvedModel,
     sampling: SamplingSettings,
     evaluation: EvaluationPlan,
-    judging: JudgeSettings,
+    judging: SettledJudge,
     occasion: str = "",
 ) -> Sampled:
     """The pictures or replies of a model for a benchmark's prompts, made now, completed, or found.

@@ -290,20 +290,27 @@ class MetricMirror:
         return -1
 
     def update(self) -> int:
-        """Log what is new; returns the newest step. Whole rows go into one call, so no step is logged by halves."""
+        """Log what is new; returns the newest step. Whole rows go into one call, so no step is logged by halves.
+
+        What a call that fails should have logged counts as new the next time.
+        """
         points: list[Metric] = []
+        newest = self._last_step
         for row in read_jsonl(self._file):
-            if row["step"] <= self._last_step:
+            if row["step"] <= newest:
                 continue
             new = self._points(row)
             if len(points) + len(new) > METRICS_PER_CALL:
-                _log_points(self._run, points)
+                self._log(points, newest)
                 points = []
             points += new
-            self._last_step = row["step"]
-        if points:
-            _log_points(self._run, points)
-        return self._last_step
+            newest = row["step"]
+        self._log(points, newest)
+        return newest
+
+    def _log(self, points: Sequence[Metric], newest: int) -> None:
+        _log_points(self._run, points)
+        self._last_step = newest
 
     def _points(self, row: Mapping[str, Any]) -> list[Metric]:
         from mlflow.entities import Metric

@@ -1,4 +1,5 @@
-"""MLflow's own cleaning: runs that people deleted go for good (``mlflow gc``), unless a registered version needs them.
+"""MLflow's own cleaning: runs that people deleted go for good (``mlflow gc``), unless a registered version needs them;
+and saved views of comparisons whose run is not there any more.
 
 ``mlflow gc`` looks at nothing but age: it also takes the run or the stored weights behind a registered version, if
 someone deleted those. So it is not called while any version points to something deleted; the version is named instead.
@@ -15,15 +16,18 @@ from typing import TYPE_CHECKING
 
 from reca_core.contracts.errors import StageFailed
 from tasks.home import MLFLOW_DATABASE_VARIABLE
-from tasks.tracking import client, store_address
+from tasks.tracking import client, experiment_id, store_address
 from tasks.tracking_models import model_id_of
+from tasks.tracking_views import VIEW_TAG, kept_for
 from tasks.tracking_weights import versions
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 PURGE_SECONDS = 3600.0
 DELETED = "deleted"
+ABSENT = "RESOURCE_DOES_NOT_EXIST"
 STORED_MODEL = "models:/"
 """How the source of a version begins whose weights, or the pointer to them, MLflow itself keeps."""
 
@@ -36,7 +40,7 @@ def purge(older_than_days: int, *, dry_run: bool) -> str:
     database = os.environ.get(MLFLOW_DATABASE_VARIABLE, "")
     if not database:
         return f"MLflow's deleted runs stay: this machine does not know its database ({MLFLOW_DATABASE_VARIABLE})"
-    needed = list(needed_but_deleted())
+    needed = sorted(needed_but_deleted())
     if needed:
         return f"MLflow's deleted runs stay: {', '.join(needed)} need some; restore those runs or delete the versions"
     if dry_run:
@@ -58,6 +62,40 @@ def purge(older_than_days: int, *, dry_run: bool) -> str:
     return f"removed what was deleted in MLflow more than {older_than_days} days ago"
 
 
+def prune_views(*, dry_run: bool) -> str:
+    """Take away the saved views of comparisons whose run was deleted; returns one sentence, empty where all are needed.
+
+    A run that is brought back gets its views again with ``reca rerun``. Views that people saved stay.
+    """
+    stale = [tag for tag in _saved_views() if (run := kept_for(tag.removeprefix(VIEW_TAG))) and not _run_kept(run)]
+    for tag in stale if not dry_run else []:
+        client().delete_experiment_tag(experiment_id(), tag)
+    verb = "would remove" if dry_run else "removed"
+    return f"{verb} {len(stale)} saved views of comparisons that were deleted in MLflow" if stale else ""
+
+
+def _saved_views() -> list[str]:
+    tags = client().get_experiment(experiment_id()).tags
+    return sorted(tag for tag in tags if tag.startswith(VIEW_TAG))
+
+
+def _run_kept(run_id: str) -> bool:
+    run = _run(run_id)
+    return run is not None and run.info.lifecycle_stage != DELETED
+
+
+def _run(run_id: str) -> Run | None:
+    """A run, deleted or not; None where it is gone for good."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != ABSENT:
+            raise
+        return None
+
+
 def needed_but_deleted() -> Iterator[str]:
     """Registered versions whose run, experiment or stored model somebody deleted."""
     for version in versions():
@@ -66,15 +104,8 @@ def needed_but_deleted() -> Iterator[str]:
 
 
 def _run_deleted(version: ModelVersion) -> bool:
-    if not version.run_id:
-        return False
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client().get_run(version.run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    run = _run(version.run_id) if version.run_id else None
+    if run is None:
         return False  # gone for good already: nothing can be lost any more
     experiment = client().get_experiment(run.info.experiment_id)
     return DELETED in (run.info.lifecycle_stage, experiment.lifecycle_stage if experiment else DELETED)
@@ -88,6 +119,6 @@ def _model_deleted(version: ModelVersion) -> bool:
     try:
         return client().get_logged_model(model_id_of(version)) is None
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != ABSENT:
             raise
         return True

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 COPY_LIMIT_BYTES = 1 << 30
 """``weights: auto`` copies smaller checkpoints into the registry."""
+VERSIONS_TAG = "mlflow.modelVersions"
+"""MLflow's own: which versions a LoggedModel is behind."""
 POINTER_FILE = "checkpoint.json"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 VERSION_ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -101,6 +103,7 @@ def register(
     with FileLock(_lock_file(f"register-{name}")):
         found = _versions(name, tags["request_hash"])
         if found:
+            _link_from_model(model_id_of(found[0]), found[0])  # it may have been made by a run that was killed here
             return reference(found[0]), True
         model_id = logged_model(model, run_id, tags, copy=copy)
         made = _create_version(name, model_id, run_id, tags)
@@ -129,9 +132,11 @@ def _versions(name: str, request_hash: str) -> list[ModelVersion]:
 
 
 def _link_from_model(model_id: str, version: ModelVersion) -> None:
-    """What MLflow's own registering writes, so that the model's page names its version."""
-    link = json.dumps([{"name": version.name, "version": version.version}])
-    client().set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
+    """What MLflow's own registering writes, so that the model's page names its versions."""
+    known = json.loads(client().get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
+    if not any((link["name"], str(link["version"])) == (version.name, str(version.version)) for link in known):
+        links = [*known, {"name": version.name, "version": str(version.version)}]
+        client().set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(links)})
 
 
 def reference(version: ModelVersion) -> VersionRef:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -32,6 +33,9 @@ RUN_COLUMNS = {f"tags.`{VERDICT_TAG}`": 150, f"tags.`{SCORE_TAG}`": 190, f"tags.
 """Of the runs of one comparison. Words, because a metric's column has room for half of its name."""
 ALL_COMPARISONS = "comparisons"
 """Key of the view that lists every comparison of the experiment."""
+
+OF_COMPARISON = re.compile(r"(?P<run>[0-9a-f]{32})-\w+-(?:numbers|pictures)")
+"""Keys of the views that belong to one comparison."""
 
 Mode = Literal["TABLE", "CHART"]
 Chart = dict[str, Any]
@@ -67,9 +71,20 @@ def _key(run: TrackedRun, benchmark: str, kind: str) -> str:
 
 def _address(run: TrackedRun, key: str, mode: Mode) -> str:
     server = run.store if run.store.startswith("http") else SERVED_AT
+    return view_address(server, run.experiment_id, key, mode)
+
+
+def view_address(server: str, experiment: str, key: str = ALL_COMPARISONS, mode: Mode = "TABLE") -> str:
+    """Where a server shows a saved view of an experiment; the list of all comparisons unless said."""
     chart = "&compareRunsMode=CHART" if mode == "CHART" else ""
-    page = f"experiments/{run.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={key}{chart}"
+    page = f"experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={key}{chart}"
     return f"{server.rstrip('/')}/#/{page}"
+
+
+def kept_for(key: str) -> str:
+    """Id of the run whose comparison a saved view shows; empty for the list of all and what a person saved."""
+    match = OF_COMPARISON.fullmatch(key)
+    return match["run"] if match else ""
 
 
 def save_comparison_views(

@@ -22,9 +22,13 @@ def clean(options: Namespace, context: Context) -> int:
     if not chosen.home.root.is_dir():
         return _tell([], options, context)
     enter(chosen)
+    from tasks.tracking_clean import prune_views
     from tasks.tracking_weights import known_weights
 
     items = removable(chosen.home, known_weights(), seconds)
+    views = prune_views(dry_run=options.dry_run)
+    if views:
+        context.terminal.note(views)
     return _tell(items if options.dry_run else remove(items), options, context)
 
 

@@ -1,4 +1,4 @@
-"""``reca status``: one line per part of the stack; exit status 0 only if every part answers, else 3."""
+"""``reca status``: one line per part of the stack, and its links; exit status 0 only if every part answers, else 3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from deployments.context import Context
+from deployments.stack import read_stack
 from deployments.stack_health import health
+from deployments.stack_links import links, tell_links
 from deployments.stack_processes import resident_megabytes
 from reca_core.contracts.errors import EXIT_DONE, EXIT_PREREQUISITE
 
@@ -21,6 +23,11 @@ def status(options: Namespace, context: Context) -> int:
     exit_code = EXIT_DONE if all(part.answers for part in parts) else EXIT_PREREQUISITE
     if exit_code:
         context.terminal.note("remedy: reca up")
+    stack = read_stack(home)
+    found: dict[str, str] = {}
+    if stack is not None and not exit_code:
+        found, first = links(stack)
+        tell_links(found, first, context.terminal)
     described = [asdict(part) | {"megabytes": round(memory.get(part.part, 0.0), 1)} for part in parts]
-    context.terminal.answer({"parts": described}, exit_code)
+    context.terminal.answer({"parts": described, "links": found}, exit_code)
     return exit_code

@@ -8,6 +8,7 @@ from pathlib import Path
 from deployments.context import Context
 from deployments.stack import Stack
 from deployments.stack_database import check_database
+from deployments.stack_links import links, tell_links, to_stack
 from deployments.stack_processes import is_everywhere
 from deployments.stack_up import alone, down, refresh, running, up, watch
 from deployments.terminal import Terminal
@@ -67,19 +68,13 @@ def _make(home: Path) -> None:
 
 def _tell(stack: Stack, terminal: Terminal) -> None:
     """The three links."""
-    links = {
-        "runs": f"{stack.prefect_ui}/",
-        "start a run": f"{stack.prefect_ui}/v2/deployments",
-        "compare": f"{stack.mlflow}/",
-    }
-    for name, link in links.items():
-        terminal.line(f"{name:<12} {link}")
-    login = f" --auth {stack.auth}" if stack.auth else ""
-    terminal.note(f"from the terminal: reca run FLOW --prefect-url {stack.api} --mlflow-uri {stack.mlflow}{login}")
+    found, first = links(stack)
+    tell_links(found, first, terminal)
+    terminal.note(f"from the terminal: reca run FLOW{to_stack(stack)}")
     if stack.auth:
         terminal.note(f"both servers ask who calls: user and password are in {stack.auth}")
     parts = {part: record.pid for part, record in stack.parts.items()}
-    terminal.answer({"links": links, "prefect_api": stack.api, "mlflow": stack.mlflow, "pids": parts})
+    terminal.answer({"links": found, "prefect_api": stack.api, "mlflow": stack.mlflow, "pids": parts})
 
 
 def _stay(stack: Stack, context: Context) -> None:

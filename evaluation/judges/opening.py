@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.hashing import sha256_file, sha256_tree
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import JudgeSettings, SettledJudge
 
 IDENTITY_FILE = "judge.json"
 """Written by the runner into the answers directory when a judging begins."""
@@ -60,10 +60,16 @@ def weights_sha256(path: str) -> str:
     return sha256_file(place) if place.is_file() else sha256_tree(place)
 
 
+def known_hash(settings: JudgeSettings) -> str:
+    """Hash of a settled judge's weights; empty for a choice that is not settled yet."""
+    return settings.weights_sha256 if isinstance(settings, SettledJudge) else ""
+
+
 def check_weights(settings: JudgeSettings, found: str) -> None:
     """Refuse weights that changed after the request was made."""
-    if settings.weights_sha256 and settings.weights_sha256 != found:
-        fact = f"{settings.weights} has hash {found}, the request was made for {settings.weights_sha256}"
+    expected = known_hash(settings)
+    if expected and expected != found:
+        fact = f"{settings.weights} has hash {found}, the request was made for {expected}"
         raise BadInput(fact, field="judge.weights", remedy="make the request again")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from evaluation.benchmark import Judge
 from evaluation.judges.budget import Prices, expected_usage
 from evaluation.judges.detector_label import PUBLISHED_SHA256_PREFIX
-from evaluation.judges.opening import JudgePlace, judge_suffix
+from evaluation.judges.opening import JudgePlace, judge_suffix, known_hash
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.judging import JudgeSettings
 
@@ -54,7 +54,7 @@ def settled(benchmark: str, settings: JudgeSettings) -> JudgeSettings:
         return settings
     judge = PUBLISHED[benchmark]
     protocol = "published" if judge == "openai" else settings.protocol
-    return JudgeSettings.model_validate({**settings.model_dump(), "judge": judge, "protocol": protocol})
+    return type(settings).model_validate({**settings.model_dump(), "judge": judge, "protocol": protocol})
 
 
 def choice_faults(benchmark: str, settings: JudgeSettings) -> Iterator[BadInput]:
@@ -69,7 +69,7 @@ def choice_faults(benchmark: str, settings: JudgeSettings) -> Iterator[BadInput]
 def judged_id(benchmark: str, settings: JudgeSettings) -> str:
     """The id of the scores: bare for the published judge, with a suffix for any other. Raises BadInput."""
     chosen = settled(benchmark, settings)
-    original = chosen.judge == "detector" and chosen.weights_sha256.startswith(PUBLISHED_SHA256_PREFIX)
+    original = chosen.judge == "detector" and known_hash(chosen).startswith(PUBLISHED_SHA256_PREFIX)
     suffix = "" if original else judge_suffix(chosen)
     return f"{benchmark}.{suffix}" if suffix else benchmark
 

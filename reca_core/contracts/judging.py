@@ -1,13 +1,14 @@
 """Which judge answers a benchmark's questions, and how far it may go. One form for all judges; each reads its own part.
 
-The API key is no setting: it comes from the environment variable ``OPENAI_API_KEY`` and is written nowhere.
+What is computed is no field of the form: ``SettledJudge``, which requests carry, adds it. The API key is no setting: it
+comes from the environment variable ``OPENAI_API_KEY`` and is written nowhere.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from reca_core.contracts.base import Config, unhashed
 
@@ -27,8 +28,6 @@ class JudgeSettings(Config):
     """For openai: the name the endpoint knows; for local, detector and vqa: a hub id. Empty: the published one."""
     weights: str = unhashed("", title="Weights")
     """Absolute path of weights to use instead: a file for onnx, a folder for detector, local and vqa."""
-    weights_sha256: str = Field("", title="Hash of the weights")
-    """Of those weights: their content is part of the identity, their place is not. Filled in, not typed."""
     colour_model: str = Field("", title="Colour classifier")
     """For detector and onnx: CLIP weights, hub id or absolute folder. Empty: the published ones for detector, none for
     onnx, whose questions about colours then stay unanswered."""
@@ -58,3 +57,20 @@ class JudgeSettings(Config):
     """For detector and onnx: helpers that decode the next pictures meanwhile; 0 decodes in the judge's own process."""
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_hash(cls, given: Any) -> Any:
+        """What was asked for while the hash was a field of the form has it, empty: it is filled in later as ever."""
+        if cls is JudgeSettings and isinstance(given, dict) and given.get("weights_sha256") == "":
+            return {name: value for name, value in given.items() if name != "weights_sha256"}
+        return given
+
+
+class SettledJudge(JudgeSettings):
+    """A judge as a request has it: what a person chose, and what the pipeline found out about it."""
+
+    model_config = ConfigDict(title="Judge")
+
+    weights_sha256: str = ""
+    """Of the weights: their content is part of the identity, their place is not. Empty where there are none."""

@@ -35,7 +35,7 @@ class Promotion(Config):
     challenger: str = Field("challenger", max_length=200, pattern=ALIAS, title="Challenger's alias")
     """The version behind it is compared with the champion."""
     approval_days: int = Field(30, ge=1, le=365, title="Days to wait for a person")
-    """For after_approval: a run that nobody answers fails after so long and changes nothing."""
+    """For after_approval: a run that nobody answers fails after so long, which is recorded as a refusal."""
 
 
 class Rollback(Config):

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import FinishedRun, Screenshots
 from tests.browser.pages import SLOW_MILLISECONDS, rows_of
 from tests.end_to_end.test_servers import Stack, tracked
+from tests.end_to_end.test_stack import status
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
 
@@ -66,6 +67,14 @@ def test_the_table_says_which_is_better_and_by_how_much_without_scrolling(
     assert any(word in rows for word in ("better", "worse", "unclear"))
     expect(page.get_by_text("tiny-janus geneval").first).to_be_visible()
     screenshots.take(page, "mlflow-table")
+
+
+def test_the_link_of_reca_status_opens_the_list_of_all_comparisons(
+    page: Page, stack: Stack, finished: FinishedRun
+) -> None:
+    page.goto(status(stack)["links"]["compare"], wait_until="domcontentloaded")
+    expect(page.get_by_role("columnheader", name=BENCHMARK).first).to_be_in_viewport(ratio=1)
+    assert any("→" in row for row in rows_of(page))
 
 
 def test_the_charts_show_both_models(page: Page, finished: FinishedRun, screenshots: Screenshots) -> None:

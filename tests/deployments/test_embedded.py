@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from deployments.embedded import EmbeddedServer
-from reca_core.contracts.errors import PrerequisiteMissing
+from deployments.environment import START_VARIABLE
+from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 
 GONE_SECONDS = 10.0
 
@@ -54,6 +55,24 @@ def test_a_server_that_cannot_start_is_a_missing_prerequisite_with_its_last_line
     monkeypatch.setitem(os.environ, "PREFECT_SERVER_DATABASE_CONNECTION_URL", "nonsense://")
     server = EmbeddedServer(tmp_path)
     server.begin()
-    with pytest.raises(PrerequisiteMissing, match="did not start"):
+    with pytest.raises(PrerequisiteMissing, match="did not start: it ended") as caught:
         server.wait()
     server.stop()
+    assert START_VARIABLE not in caught.value.remedy
+
+
+def test_a_server_that_is_late_says_how_long_it_was_waited_for_and_what_gives_it_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(START_VARIABLE, "1")
+    server = EmbeddedServer(tmp_path)
+    server.begin()
+    try:
+        with pytest.raises(PrerequisiteMissing, match="did not answer within 1 s") as caught:
+            server.wait()
+        assert f"{START_VARIABLE}=2" in caught.value.remedy
+        monkeypatch.setenv(START_VARIABLE, "long")
+        with pytest.raises(BadInput, match=START_VARIABLE):
+            server.wait()
+    finally:
+        server.stop()

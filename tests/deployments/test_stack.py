@@ -14,7 +14,7 @@ import pytest
 
 from deployments.arguments import build
 from deployments.cli import main
-from deployments.environment import Surroundings
+from deployments.environment import START_VARIABLE, Surroundings
 from deployments.stack import (
     HOME_MARK,
     PART_MARK,
@@ -29,7 +29,7 @@ from deployments.stack import (
 from deployments.stack_database import check_database, mlflow_database, prefect_database
 from deployments.stack_health import health
 from deployments.stack_processes import check_port, end_left_of, find, is_everywhere, marked, stop_all
-from deployments.stack_up import watch
+from deployments.stack_up import wait_for_part, watch
 from reca_core.contracts.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_PREREQUISITE, BadInput, PrerequisiteMissing
 from reca_core.contracts.home import Home
 
@@ -223,6 +223,19 @@ def test_down_where_nothing_runs_is_no_error_and_makes_no_home(tmp_path: Path) -
 def test_bad_input_of_up_starts_nothing(tmp_path: Path, words: list[str]) -> None:
     assert main(["up", "--home", str(tmp_path / "home"), *words]) == EXIT_BAD_INPUT
     assert not (tmp_path / "home").exists()
+
+
+def test_a_part_that_is_late_says_how_long_it_was_waited_for_and_what_gives_it_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(START_VARIABLE, "1")
+    me = PartRecord(pid=os.getpid(), began=psutil.Process().create_time())
+    stack = Stack(home=str(tmp_path), host="127.0.0.1", prefect_port=1, mlflow_port=2, parts={"mlflow": me})
+    write_stack(stack)
+    stack.log("mlflow").write_text("migrating\n")
+    with pytest.raises(PrerequisiteMissing, match=r"(?s)mlflow did not start.*waited 1 s.*migrating") as caught:
+        wait_for_part(stack, "mlflow", lambda _: None)
+    assert f"{START_VARIABLE}=2" in caught.value.remedy
 
 
 def test_what_was_taken_down_is_not_started_again_by_the_up_that_watches(tmp_path: Path) -> None:

@@ -25,12 +25,14 @@ from deployments.stack_doctor import (
     cache,
     credentials,
     disk,
+    notifications,
     orphans,
     schedules,
     servers,
     stale_runs,
     versions,
 )
+from deployments.stack_names import NAMES
 
 
 @contextmanager
@@ -101,10 +103,42 @@ def test_a_run_without_a_process_is_stale_and_one_with_a_process_is_not(tmp_path
     assert [finding.fact.split(" ")[0] for finding in found] == ["dead-run-1"]
 
 
+def block(kind: str) -> dict[str, Any]:
+    return {"block_type": {"slug": kind}}
+
+
+def automation(name: str, enabled: bool = True) -> dict[str, Any]:
+    return {"name": name, "enabled": enabled}
+
+
+ALL_ON = [automation(name) for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "made", "fact", "wrong"),
+    [
+        ([], [], "told to nobody", 0),
+        ([block("webhook")], ALL_ON, "told to nobody", 0),
+        ([block("webhook"), block("secret")], ALL_ON, "go to the address in reca-webhook", 0),
+        ([block("secret")], ALL_ON[1:], f"missing or switched off: {NAMES[0]}", 1),
+        ([block("secret")], [*ALL_ON[:2], automation(NAMES[2], enabled=False)], NAMES[2], 1),
+    ],
+)
+def test_whether_anybody_hears_of_failures_is_told_and_a_missing_automation_is_a_fault(
+    tmp_path: Path, blocks: list[Any], made: list[Any], fact: str, wrong: int
+) -> None:
+    with server_that_says({"/block_documents/filter": blocks, "/automations/filter": made}, tmp_path) as stack:
+        (found,) = notifications(stack)
+    assert (found.check, bool(found.remedy)) == ("webhook", bool(wrong))
+    assert fact in found.fact
+    assert not wrong or found.remedy.startswith("reca up")
+
+
 def test_without_a_stack_nothing_is_asked_and_nothing_is_wrong(tmp_path: Path) -> None:
     assert not faults(servers(tmp_path, None))
     assert not list(schedules(None))
     assert not list(stale_runs(None))
+    assert not list(notifications(None))
     assert not faults(orphans(tmp_path, None))
 
 

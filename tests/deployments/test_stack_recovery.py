@@ -12,10 +12,21 @@ from prefect.events.schemas.automations import EventTrigger
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
 from deployments import recipes
-from deployments.automations import HEARTBEAT, RESUME_TAG, SILENCE_SECONDS, automations, requeue, zombie
+from deployments.automations import (
+    HEARTBEAT,
+    HEARTBEAT_SECONDS,
+    RESUME_TAG,
+    SILENCE_SECONDS,
+    SILENCE_VARIABLE,
+    automations,
+    requeue,
+    silence_seconds,
+    zombie,
+)
+from deployments.environment import START_VARIABLE
 from deployments.stack import LIMIT, POOL, QUEUE
-from deployments.stack_setup import DEPLOYMENTS
-from reca_core.contracts.errors import BadInput, StageFailed
+from deployments.stack_setup import DEPLOYMENTS, deploy
+from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
 from tasks.accelerators import LIMIT_VARIABLE, accelerator
 from tasks.policies import RUN_ATTEMPTS_VARIABLE, check_run_attempts
 
@@ -57,9 +68,29 @@ def test_the_flow_of_every_recipe_is_deployed() -> None:
     assert {recipes.flow_of(name) for name in recipes.RECIPES} <= deployed
 
 
+def test_deployments_that_take_too_long_are_said_with_what_gives_them_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv(START_VARIABLE, "1")  # importing Prefect takes longer
+    with pytest.raises(PrerequisiteMissing, match="within 1 s") as caught:
+        deploy()
+    assert f"{START_VARIABLE}=2" in caught.value.remedy
+
+
 def test_silence_is_at_least_three_heartbeats() -> None:
     for environment in environments():
-        assert 3 * int(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= SILENCE_SECONDS
+        assert int(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) == HEARTBEAT_SECONDS
+    assert 3 * HEARTBEAT_SECONDS <= silence_seconds({}) == SILENCE_SECONDS
+
+
+def test_another_time_of_silence_reaches_the_automation_and_one_below_a_heartbeat_is_refused() -> None:
+    trigger = automations({SILENCE_VARIABLE: "240"})[0].trigger
+    assert isinstance(trigger, EventTrigger)
+    assert trigger.within.total_seconds() == 240
+    for wrong in (str(HEARTBEAT_SECONDS), "0", "soon"):
+        with pytest.raises(BadInput, match=SILENCE_VARIABLE):
+            automations({SILENCE_VARIABLE: wrong})
 
 
 def test_runs_that_rightly_send_no_heartbeat_are_not_called_dead() -> None:

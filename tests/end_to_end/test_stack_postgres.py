@@ -111,6 +111,21 @@ def test_status_and_the_command_line_know_the_password(stack: Stack) -> None:
     assert found.returncode == 0, found.stderr
 
 
+def test_a_rollback_knows_the_password_from_the_stack_that_runs(stack: Stack) -> None:
+    """A second version of the same weights is champion, by somebody's hand."""
+    name = "reca-smallest"
+    first = stack.tracking("GET", "model-versions/get", {"name": name, "version": "1"})["model_version"]
+    stack.tracking("POST", "model-versions/create", {"name": name, "source": first["source"]})
+    stack.tracking("POST", "registered-models/alias", {"name": name, "alias": "champion", "version": "2"})
+    done = reca(stack.root / "home", "rollback", name, "--to", "1", "--reason", "six fingers")
+    assert done.returncode == 0, done.stderr
+    assert LOGIN[1] not in done.stdout + done.stderr
+    found = stack.tracking("GET", "registered-models/alias", {"name": name, "alias": "champion"})["model_version"]
+    assert found["version"] == "1"
+    assert "**Schedule**" in found["description"]
+    assert "`champion`" in found["description"]
+
+
 def test_nothing_of_it_is_in_files_and_the_password_is_in_no_file_or_command_line(stack: Stack) -> None:
     home = stack.root / "home"
     assert not list(home.rglob("*.db"))

@@ -27,6 +27,7 @@ from tests.end_to_end.rig import processes_of, save_smallest_janus, wait_until
 from tests.end_to_end.test_servers import (
     ENDED,
     Stack,
+    assert_once,
     begin_long_training,
     children,
     flow_processes,
@@ -262,19 +263,6 @@ def answers_now(url: str) -> bool:
         return httpx.get(url, timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
         return False
-
-
-def assert_once(stack: Stack, flow_run_id: str, parent: str, steps: int) -> None:
-    """The same MLflow run, one registered version, every step of the curve once."""
-    assert tracked(stack, flow_run_id)["info"]["run_id"] == parent
-    assert tracked(stack, flow_run_id)["info"]["status"] == "FINISHED"
-    condition = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{parent}'"
-    (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": condition})["runs"]
-    query = {"run_id": training["info"]["run_id"], "metric_key": "train/loss", "max_results": 10 * steps}
-    points = stack.tracking("GET", "metrics/get-history", query)["metrics"]
-    assert sorted(int(point.get("step", 0)) for point in points) == list(range(1, steps + 1))
-    made = f"name = 'reca-smallest' and tags.flow_run_id = '{flow_run_id}'"
-    assert len(stack.tracking("GET", "model-versions/search", {"filter": made})["model_versions"]) == 1
 
 
 def test_a_worker_killed_with_its_run_is_started_again_and_the_run_goes_on(stack: Stack, model: Path) -> None:

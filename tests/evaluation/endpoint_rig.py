@@ -18,7 +18,7 @@ from evaluation.records import JudgeRequest, JudgeResult
 from evaluation.registry import numerics_version, open_benchmark
 from reca_core.contracts.files import append_jsonl, read_jsonl
 from reca_core.contracts.hashing import sha256_file
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.records import Sample
 from tests.evaluation.judging import save_picture
 from tests.evaluation.serving import Request, Served
@@ -51,7 +51,7 @@ class Judging:
     def request(self, server: Served, **settings: Any) -> JudgeRequest:
         """What is judged; from here on a judge that is opened asks this server."""
         given = {"judge": "openai", "url": f"{server.url}/v1", "model": "m", "attempts": 2, "concurrency": 2}
-        chosen = JudgeSettings.model_validate({**given, "date": "2026-01-02", "timeout_seconds": 5, **settings})
+        chosen = SettledJudge.model_validate({**given, "date": "2026-01-02", "timeout_seconds": 5, **settings})
         place = JudgePlace(self.name, self.output, self.folder / "cache", occasion=self.occasion)
         self.monkeypatch.setattr(runner, "open_judge", lambda *given: open_chosen(place, chosen))
         benchmark_id, made = f"{self.name}.shapeworld", self.samples / "samples.jsonl"

@@ -21,7 +21,7 @@ from evaluation.judges.selection import (
     upper_cost,
 )
 from reca_core.contracts.errors import BadInput
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import JudgeSettings, SettledJudge
 
 
 @pytest.mark.parametrize("name", sorted(JUDGES))
@@ -62,7 +62,7 @@ def test_choosing_loads_no_model_library() -> None:
     ],
 )
 def test_a_choice_gives_its_id(benchmark: str, settings: dict[str, str], expected: str) -> None:
-    assert judged_id(benchmark, JudgeSettings.model_validate(settings)) == expected
+    assert judged_id(benchmark, SettledJudge.model_validate(settings)) == expected
 
 
 def test_the_published_judge_of_an_editing_benchmark_asks_as_published() -> None:

@@ -15,7 +15,7 @@ from evaluation.judges.vlm import IMGEDIT_JUDGE_PIXELS, STYLES, Style
 from evaluation.judges.weights import load_pickle, local_folder
 from evaluation.records import Reply
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import JudgeSettings, SettledJudge
 from tests.evaluation.judging import place, save_picture, task, text_question
 from tests.evaluation.tiny_vlm import TINY
 
@@ -74,7 +74,7 @@ def test_a_picture_that_the_model_cannot_take_is_no_reply(tmp_path: Path, checkp
 def test_the_weights_are_part_of_the_identity(tmp_path: Path, checkpoint: Path) -> None:
     identity = opened(tmp_path, checkpoint, "gedit").identity
     assert len(identity.sha256) == 64
-    changed = JudgeSettings(judge="local", weights=str(checkpoint), weights_sha256="0" * 64)
+    changed = SettledJudge(judge="local", weights=str(checkpoint), weights_sha256="0" * 64)
     with pytest.raises(BadInput, match="has hash"):
         LocalVlmJudge.open(place(tmp_path, "gedit"), changed)
 

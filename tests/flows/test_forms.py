@@ -78,6 +78,11 @@ def test_every_field_has_title_help_and_default(module: str) -> None:
             assert "default" in field, where
 
 
+def test_what_the_pipeline_fills_in_is_no_field(module: str) -> None:
+    for owner, definition in schema(module)["definitions"].items():
+        assert not [name for name in definition["properties"] if name.endswith("sha256")], owner
+
+
 def test_every_number_is_bounded_below_or_is_a_choice(module: str) -> None:
     for owner, definition in schema(module)["definitions"].items():
         for name, field in definition["properties"].items():

@@ -16,7 +16,7 @@ from evaluation.registry import judged_elsewhere, open_benchmark
 from reca_core.contracts.files import append_jsonl, atomic_write_text
 from reca_core.contracts.hashing import sha256_file, sha256_text
 from reca_core.contracts.home import HOME_VARIABLE, Home, RunDirectory
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import JudgeSettings, SettledJudge
 from reca_core.contracts.records import Sample
 from reca_core.contracts.requests import EvaluationPlan
 from tasks.ahead import ahead_request, asking_ahead, take_over
@@ -44,7 +44,7 @@ def request_of(
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.setenv(BENCHMARK_DATA_VARIABLE, str(benchmark_data))
     monkeypatch.setenv(KEY_VARIABLE, "sk-of-this-test")
-    judging = JudgeSettings(judge="openai", url=f"{server.url}/v1", model="m", concurrency=2, attempts=1)
+    judging = SettledJudge(judge="openai", url=f"{server.url}/v1", model="m", concurrency=2, attempts=1)
     benchmark = open_benchmark("imgedit.m", prompt_plan(EVALUATION), benchmark_data)
     samples = Home(tmp_path / "home").samples("s")
     text = prompts_text(benchmark)

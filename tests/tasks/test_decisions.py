@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,89 @@ def test_a_rollback_goes_one_champion_back_each_time_and_says_why(versions: list
     roll_back.fn(a_run("named"), Rollback(name=third.name, to="3"))
     assert champion(third.name) == "3"
     assert ROLLED_BACK_TAG not in tracking_models.version_tags(third)
+
+
+def description(version: VersionRef) -> str:
+    return str(tracking.client().get_model_version(version.name, version.version).description)
+
+
+def test_after_a_promotion_and_a_rollback_the_pages_tell_the_lineage_and_who_is_champion(
+    versions: list[VersionRef], told: Told
+) -> None:
+    first, second, _ = versions
+
+    def model_page() -> str:
+        return str(tracking.client().get_registered_model(first.name).description)
+
+    promoted(second, first.version)
+    assert model_page() == f"`champion` is version 2.\n\n{description(second)}"
+    assert "aliases: `champion`" in description(second)
+    assert "became champion: it is better" in description(second)
+    assert "aliases: none" in description(first)
+    roll_back.fn(a_run("lineage back"), Rollback(name=first.name, reason="six fingers"))
+    assert model_page() == f"`champion` is version 1.\n\n{description(first)}"
+    assert "aliases: none" in description(second)
+    assert "six fingers" in description(second)
+    for part in ("Data", "Training", "Checkpoint", "Scores", "Schedule"):
+        assert f"**{part}**" in description(first)
+
+
+def test_a_refusal_is_told_on_the_version_s_page_and_what_somebody_else_wrote_stays(
+    versions: list[VersionRef], told: Told
+) -> None:
+    first, second, _ = versions
+    tracking.client().update_model_version(first.name, first.version, "Our best one, do not touch.")
+    tracking.client().update_registered_model(first.name, "Made by Ada.")
+    run = a_run("refuses on the page")
+    made = decision(run, second, first.version, "refused")
+    ledger.write(made)
+    carry_out.fn(run, made)
+    assert "did not become champion: it is better" in description(second)
+    assert description(first) == "Our best one, do not touch."
+    assert tracking.client().get_registered_model(first.name).description == "Made by Ada."
+
+
+def test_a_version_from_elsewhere_is_described_as_far_as_it_is_known(
+    home: Path, versions: list[VersionRef], told: Told
+) -> None:
+    name, store = versions[0].name, tracking.client()
+    made = store.create_model_version(name, (home / name / "3").as_uri())
+    tags = {"measured.geneval.shapeworld": "overall 0.5, 24/24 scored"}
+    outside = VersionRef(name=name, version=str(made.version), model_id="", run_id="")
+    tracking_models.tag_version(outside, tags)
+    promoted(outside, "1")
+    for fact in (
+        "not by this pipeline",
+        f"{name}/3`",
+        "- `geneval.shapeworld` overall 0.5, 24/24 scored",
+        "`champion`",
+    ):
+        assert fact in description(outside)
+
+
+def test_a_version_whose_maker_was_killed_before_it_was_linked_is_linked_by_who_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "cut off"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "janus", "name": "cut off"}')
+    model = ResolvedModel(name="cut off", family="janus", path=str(folder), sha256=sha256_tree(folder))
+    run, tags = a_run("cut off while it registers"), {"request_hash": "cut-off"}
+
+    def register() -> VersionRef:
+        return tracking_models.register("reca-cut-off", model, run.tracked.run_id, tags, copy=False)[0]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking_models, "_link_from_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            register()
+    version = register()
+    assert version.version == "1"
+    link = tracking.client().get_logged_model(version.model_id).tags[tracking_models.VERSIONS_TAG]
+    assert json.loads(link) == [{"name": "reca-cut-off", "version": "1"}]
 
 
 def test_a_rollback_that_was_cut_off_does_not_go_back_a_second_time(versions: list[VersionRef], told: Told) -> None:

@@ -13,7 +13,7 @@ from evaluation.records import JudgeIdentity, JudgeRequest, JudgeResult, Judgmen
 from reca_core.contracts.files import atomic_write_text, write_json
 from reca_core.contracts.hashing import request_hash, sha256_text
 from reca_core.contracts.home import Home
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.requests import EvaluationPlan, SampleRequest, SamplingSettings
 from tasks import plan
 from tasks.drift import differ, judge_changes, markdown, moved, sentence
@@ -50,7 +50,7 @@ class Past:
         **judge: str,
     ) -> Judged:
         """One in which the first ``right`` prompts are right."""
-        settings = JudgeSettings.model_validate(judge)
+        settings = SettledJudge.model_validate(judge)
         given = {"benchmark": BENCHMARK, "prompts_sha256": "p" * 64, "samples_sha256": "s" * 64}
         request = JudgeRequest(
             **given, judge=settings, numerics_version=1, occasion=occasion, prompts_file="", output_directory="",

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from evaluation.judges.vlm_endpoint import KEY_VARIABLE
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.hashing import sha256_file
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import JudgeSettings, SettledJudge
 from tasks.judging import SECRET_BLOCK, api_key, full_id, settled
 
 
@@ -49,3 +50,10 @@ def test_weights_are_part_of_the_identity_by_content_not_by_place(tmp_path: Path
     assert full_id("geneval", first) == "geneval.yolov8m"
     with pytest.raises(BadInput, match="is not there"):
         settled(JudgeSettings(judge="onnx", weights=str(tmp_path / "nowhere.onnx")))
+
+
+def test_the_hash_is_filled_in_and_never_typed_and_what_was_asked_for_while_it_was_a_field_is_still_read() -> None:
+    assert JudgeSettings.model_validate({"judge": "vqa", "weights_sha256": ""}) == JudgeSettings(judge="vqa")
+    with pytest.raises(ValidationError, match="weights_sha256"):
+        JudgeSettings.model_validate({"weights_sha256": "0" * 64})
+    assert settled(SettledJudge(weights_sha256="0" * 64)) == SettledJudge()

@@ -10,7 +10,7 @@ from evaluation.records import JudgeRequest
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import hashed_part, request_hash
 from reca_core.contracts.home import Home, RunDirectory
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.requests import (
     CaptionSource,
@@ -89,7 +89,7 @@ def test_samples_and_answers_lie_where_their_hashes_say() -> None:
     assert request_hash(other) != request_hash(sample)
     judge = plan.judge_request(
         home, "geneval.shapeworld", 1, RunDirectory(Path(sample.output_directory)), "p" * 64, "s" * 64,
-        EvaluationPlan(), JudgeSettings(), "",
+        EvaluationPlan(), SettledJudge(), "",
     )  # fmt: skip
     assert judge.output_directory == f"/home/answers/{request_hash(judge)}"
     assert judge.samples_directory == sample.output_directory
@@ -113,7 +113,7 @@ def test_captions_below_the_home_are_found_there() -> None:
         assert plan.placed_captions(home, CaptionSource(source=source)).source == source
 
 
-def judging(benchmark: str = "geneval.shapeworld", occasion: str = "", judge: JudgeSettings = JudgeSettings()) -> str:
+def judging(benchmark: str = "geneval.shapeworld", occasion: str = "", judge: SettledJudge = SettledJudge()) -> str:
     samples = RunDirectory(Path("/home/samples/s"))
     request = plan.judge_request(
         Home(Path("/home")), benchmark, 1, samples, "p" * 64, "s" * 64, EvaluationPlan(), judge, "", occasion
@@ -124,9 +124,9 @@ def judging(benchmark: str = "geneval.shapeworld", occasion: str = "", judge: Ju
 def test_a_judging_is_known_by_benchmark_revision_judge_protocol_and_occasion(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = judging()
     assert judging() == plain
-    assert judging(judge=JudgeSettings(concurrency=2, timeout_seconds=7)) == plain
-    assert judging(judge=JudgeSettings(protocol="published")) != plain
-    assert judging(judge=JudgeSettings(weights_sha256="w")) != plain
+    assert judging(judge=SettledJudge(concurrency=2, timeout_seconds=7)) == plain
+    assert judging(judge=SettledJudge(protocol="published")) != plain
+    assert judging(judge=SettledJudge(weights_sha256="w")) != plain
     assert len({plain, judging(occasion="tonight"), judging(occasion="tomorrow")}) == 3
     before = judging("dpg")
     monkeypatch.setattr(plan, "data_revision", lambda benchmark: "another")

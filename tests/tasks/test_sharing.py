@@ -22,7 +22,7 @@ from reca_core.contracts.errors import PrerequisiteMissing
 from reca_core.contracts.files import read_jsonl, run_lock
 from reca_core.contracts.hashing import request_hash, sha256_file, sha256_text, sha256_tree
 from reca_core.contracts.home import Home, RunDirectory
-from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.judging import JudgeSettings, SettledJudge
 from reca_core.contracts.progress import Progress
 from reca_core.contracts.records import ResolvedModel, SampleResult
 from reca_core.contracts.requests import EvaluationPlan, SampleRequest, SamplingSettings
@@ -63,7 +63,7 @@ def judging(home: Path, samples: RunDirectory) -> Stage[JudgeResult]:
         home=Home(home), benchmark=BENCHMARK, numerics_version=numerics_version(BENCHMARK), samples=samples,
         prompts_sha256=sha256_file(samples.path / "prompts.jsonl"),
         samples_sha256=sha256_file(samples.path / "samples.jsonl"),
-        evaluation=EVALUATION, judge=JudgeSettings(), benchmark_data="",
+        evaluation=EVALUATION, judge=SettledJudge(), benchmark_data="",
     )  # fmt: skip
     directory = RunDirectory(Path(request.output_directory))
     return Stage(

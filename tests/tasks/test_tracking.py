@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused, PrerequisiteMissing
@@ -108,6 +111,27 @@ def test_each_step_is_mirrored_once_over_resumes_of_both_sides(run: TrackedRun, 
     logged = points(run, "train/loss")
     assert [step for step, _ in logged] == list(range(1, 1201))
     assert logged[-1] == (1200, 9.0)
+    assert len(points(run, "seconds")) == 1200
+
+
+def test_what_a_call_that_failed_should_have_logged_is_logged_the_next_time(
+    run: TrackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow away for longer than its client tries, during a training: the second call of one update fails."""
+    file = tmp_path / "metrics.jsonl"
+    append_jsonl(file, [{"step": step, "seconds": step * 0.1, "train/loss": 1 / step} for step in range(1, 1201)])
+    mirror, log_batch, calls = tracking.MetricMirror(run, file), tracking.client().log_batch, count(1)
+
+    def away_once(*given: Any, **named: Any) -> None:
+        if next(calls) == 2:
+            raise MlflowException("API request failed")
+        log_batch(*given, **named)
+
+    monkeypatch.setattr(tracking.client(), "log_batch", away_once)
+    with pytest.raises(MlflowException):
+        mirror.update()
+    assert mirror.update() == 1200
+    assert [step for step, _ in points(run, "train/loss")] == list(range(1, 1201))
     assert len(points(run, "seconds")) == 1200
 
 
