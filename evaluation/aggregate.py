@@ -22,6 +22,8 @@ from evaluation.records import ScoreRow
 DEFAULT_RESAMPLES = 2000
 DEFAULT_SEED = 0
 INTERVAL_PERCENTILES = (2.5, 97.5)
+LARGEST_SCORE = 1e100
+"""Nothing beyond it is a score: sums of such numbers overflow, and a table holds finite numbers only."""
 FEWEST_CLUSTERS = 2
 """With one prompt in all there is nothing to resample: no interval instead of one of width zero."""
 SEED_BYTES = 8

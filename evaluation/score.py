@@ -123,7 +123,7 @@ def _check_choice(benchmark: str, files: RecordedFiles) -> None:
 
 
 def _geneval(files: RecordedFiles, arithmetic: Arithmetic) -> Runs:
-    yield SINGLE, [_checked(geneval.judgment, line, place) for line, place in _lines(_path(files.answers))]
+    yield SINGLE, _judged_lines(geneval.judgment, _path(files.answers))
 
 
 def _dpg(files: RecordedFiles, arithmetic: Arithmetic) -> Runs:
@@ -156,11 +156,25 @@ def _items(files: RecordedFiles) -> dict[str, str] | None:
 def _gedit(files: RecordedFiles, arithmetic: Arithmetic) -> Runs:
     if files.replies is not None:
         judge = partial(gedit.reply_judgment, arithmetic=arithmetic)
-        yield SINGLE, [_checked(judge, line, place) for line, place in _lines(files.replies)]
+        yield SINGLE, _judged_lines(judge, files.replies)
         return
     path = _path(files.rows)
     for name, run, place in _named_runs(_document(path), str(path)):
         yield name, gedit.row_judgments(_checked(gedit.RecordedRun.model_validate, run, place), arithmetic)
+
+
+def _judged_lines(judge: Callable[[dict[str, Any]], Judgment], path: Path) -> list[Judgment]:
+    """One judgment per line. Raises BadInput for an id that two lines have: its picture would count twice."""
+    places: dict[str, str] = {}
+    found: list[Judgment] = []
+    for line, place in _lines(path):
+        judgment = _checked(judge, line, place)
+        if judgment.id in places:
+            before = places[judgment.id].rpartition(", ")[2]
+            raise BadInput(f"{place}, field id: {judgment.id!r} is that of {before} too", field="files")
+        places[judgment.id] = place
+        found.append(judgment)
+    return found
 
 
 def _named_runs(document: Any, name: str) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -1,13 +1,17 @@
 """What MLflow and Prefect show of a judging: every question with its answer and verdict, pictures, and the scores.
 
-Two grids: pictures of fixed prompts, chosen by place so that models can be compared, and the worst pictures of this
-model, chosen by result so that its failures can be seen. They never share a key.
+The per-prompt table shows the picture of a row, of the first TABLE_PICTURES if there are more: those with the lowest
+scores; every row names its picture's path. Two grids: pictures of fixed prompts, chosen by place so that models can be
+compared, and the worst pictures of this model, chosen by result so that its failures can be seen. They never share a
+key.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evaluation.records import Judgment, Reply, Scored, ScoreTable, TranscriptRow, Unscored
 from reca_core.contracts.files import read_jsonl
@@ -18,6 +22,7 @@ from tasks.report_scores import NONE, decimals, number
 from tasks.results import Judged
 from tasks.sample import SAMPLES_FILE
 from tasks.tracking import TrackedRun
+from tasks.tracking_pictures import log_table_pictures
 
 JUDGMENTS_FILE = "judgments.jsonl"
 TRANSCRIPT_FILE = "transcript.jsonl"
@@ -25,6 +30,10 @@ LONGEST_TEXT = 400
 """Characters of a question or reply in the table; all of it is in transcript.jsonl."""
 LONGEST_KEY = 60
 """Characters of a prompt in the name of its picture: long names are cut in paths."""
+
+TABLE_PICTURES = 256
+"""Pictures that the per-prompt table shows; a full GenEval has thousands, and MLflow keeps each as a file."""
+IMAGE_COLUMN, BEFORE_COLUMN = "image", "prompt"
 
 Key = tuple[str, int]
 """Prompt id and seed: one picture."""
@@ -38,8 +47,12 @@ def log_evidence(child: TrackedRun, judged: Judged, limit: int) -> None:
     judgments = [Judgment.model_validate(row) for row in read_jsonl(Path(judged.directory) / JUDGMENTS_FILE)]
     asked = asked_of(TranscriptRow.model_validate(row) for row in read_jsonl(Path(judged.directory) / TRANSCRIPT_FILE))
     columns, rows = per_prompt_table(samples, judgments, asked)
-    tracking.log_table(child, columns, rows)
     files = {(row.prompt_id, row.seed): folder / row.image_path for row in samples if row.image_path}
+    shown = pictures_in_table(judgments, files)
+    if any(shown.values()):
+        rows.sort(key=lambda row: shown[row[0], row[1]] is None)
+        columns, rows = _with_pictures(columns, rows, log_table_pictures(child, shown))
+    tracking.log_table(child, columns, rows)
     grids = {
         judged.benchmark: shown_pictures(prompts, judgments, limit),
         f"worst {judged.benchmark}": worst_pictures(judgments, limit),
@@ -71,12 +84,12 @@ def grid_keys(judged: Judged, limit: int) -> list[str]:
 
 def per_prompt_table(
     samples: Sequence[Sample], judgments: Sequence[Judgment], asked: Mapping[Key, str]
-) -> tuple[list[str], list[list[object]]]:
+) -> tuple[list[str], list[list[Any]]]:
     """One row per picture: what was asked for, what the judge was asked and said, how it scored, or why it did not."""
     made = {(sample.prompt_id, sample.seed): sample for sample in samples}
     names = list(dict.fromkeys(name for item in judgments for name in _values(item)))
     columns = ["prompt_id", "seed", "tag", "prompt", "picture", "asked and answered", *names, "unscored"]
-    rows: list[list[object]] = []
+    rows: list[list[Any]] = []
     for item in judgments:
         key = (item.prompt_id, item.seed)
         sample = made.get(key)
@@ -85,6 +98,25 @@ def per_prompt_table(
         values = [_values(item).get(name) for name in names]
         rows.append([item.prompt_id, item.seed, item.tag, *said, asked.get(key, ""), *values, reason])
     return columns, rows
+
+
+def pictures_in_table(judgments: Sequence[Judgment], files: Mapping[Key, Path]) -> dict[Key, Path | None]:
+    """Every row's picture, or None where it is not shown: those with the lowest scores are, one per prompt first."""
+    keys = [(item.prompt_id, item.seed) for item in judgments]
+    first = worst_pictures(judgments, TABLE_PICTURES)
+    scores = {key: next(iter(_values(item).values()), 0.0) for key, item in zip(keys, judgments, strict=True)}
+    ordered = dict.fromkeys([*first, *sorted(keys, key=lambda key: scores[key])])
+    chosen = set(itertools.islice((key for key in ordered if key in files), TABLE_PICTURES))
+    return {key: files[key] if key in chosen else None for key in keys}
+
+
+def _with_pictures(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], cells: Mapping[Key, object]
+) -> tuple[list[str], list[list[Any]]]:
+    """The table with a column of pictures."""
+    place = columns.index(BEFORE_COLUMN)
+    wide = [[*row[:place], cells[row[0], row[1]], *row[place:]] for row in rows]
+    return [*columns[:place], IMAGE_COLUMN, *columns[place:]], wide
 
 
 def _values(judgment: Judgment) -> dict[str, float]:

@@ -26,6 +26,8 @@ def score(options: Namespace, context: Context) -> int:
         context.terminal.write(result_bytes(result))
         return exit_code
     output = context.path(options.output)
+    if output.is_dir():
+        raise BadInput("is a folder", field=f"--output {options.output}", remedy="name a file in it")
     try:
         atomic_write_bytes(output, result_bytes(result))
     except OSError as error:

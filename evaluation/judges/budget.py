@@ -1,4 +1,7 @@
-"""How many requests and dollars a judging may use, kept across its attempts in ``answers/<hash>/spent.json``."""
+"""How many requests and dollars a judging may use, kept across its attempts in ``answers/<hash>/spent.json``.
+
+The file is written before every request, so that a kill loses none: what was under way then counts as expected.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,11 @@ class Budget:
         spent = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
         self.requests: int = spent.get("requests", 0)
         self.dollars: float = spent.get("dollars", 0.0)
-        self._reserved = 0.0
+        self._under_way: list[float] = []
+
+    @property
+    def _reserved(self) -> float:
+        return sum(self._under_way)
 
     def reserve(self, content: list[dict[str, Any]], max_tokens: int | None) -> float | None:
         """Take one request from the budget.
@@ -100,18 +107,18 @@ class Budget:
         if self._max_dollars and self.dollars + self._reserved + upper > self._max_dollars:
             return None
         self.requests += 1
-        self._reserved += upper
-        self.save()  # before it is sent: a killed process has spent it all the same
+        self._under_way.append(upper)
+        self.save()
         return upper
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
         """A request ended. Where the endpoint did not say what it took, it counts as expected."""
-        self._reserved -= reserved
+        self._under_way.remove(reserved)
         self.dollars += reserved if usage is None else self._prices.dollars(usage)
 
     def save(self) -> None:
-        """Write down what is used; requests under way count as expected."""
-        write_json(self._file, {"requests": self.requests, "dollars": self.dollars + max(self._reserved, 0.0)})
+        """Write down what is used, and what is set aside for requests whose end nobody may live to see."""
+        write_json(self._file, {"requests": self.requests, "dollars": self.dollars + self._reserved})
 
 
 def _used_up(fact: str, field: str) -> StageFailed:

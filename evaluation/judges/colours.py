@@ -33,7 +33,7 @@ class ColourClassifier:
     def __init__(self, model: Any, processor: Any, tokenizer: Any, name: str, sha256: str) -> None:
         self.name = name
         self.sha256 = sha256
-        self._model = model
+        self.model = model
         self._processor = processor
         self._tokenizer = tokenizer
         self._colour_features = lru_cache(CLASSES_REMEMBERED)(self._encode_colours)
@@ -75,18 +75,18 @@ class ColourClassifier:
         """One direction per crop [crops, width]."""
         import torch
 
-        shown = self._processor(images=list(crops), return_tensors="pt")["pixel_values"].to(self._model.device)
+        shown = self._processor(images=list(crops), return_tensors="pt")["pixel_values"].to(self.model.device)
         with torch.inference_mode():
-            return _unit(self._model.get_image_features(pixel_values=shown).pooler_output)
+            return _unit(self.model.get_image_features(pixel_values=shown).pooler_output)
 
     def _encode_colours(self, label: str, candidates: tuple[str, ...]) -> Any:
         """One direction per colour [colours, width]: the mean of its sentences' directions, made a unit again."""
         import torch
 
         sentences = [text.format(colour=colour, label=label) for colour in candidates for text in TEMPLATES]
-        words = self._tokenizer(sentences, padding=True, truncation=True, return_tensors="pt").to(self._model.device)
+        words = self._tokenizer(sentences, padding=True, truncation=True, return_tensors="pt").to(self.model.device)
         with torch.inference_mode():
-            directions = _unit(self._model.get_text_features(**words).pooler_output)
+            directions = _unit(self.model.get_text_features(**words).pooler_output)
         return _unit(directions.unflatten(0, (len(candidates), len(TEMPLATES))).mean(dim=1))
 
 

@@ -19,7 +19,7 @@ from evaluation.benchmarks.geneval.crops import colour_crop
 from evaluation.judges.colours import PUBLISHED_COLOUR_MODEL, ColourClassifier
 from evaluation.judges.detector_masks import Detection, Detector, MaskMemory
 from evaluation.judges.detector_pictures import PictureReader, Pixels
-from evaluation.judges.devices import pick_device
+from evaluation.judges.devices import pick_device, use_cpu_threads
 from evaluation.judges.opening import JudgePlace
 from evaluation.pins import OBJECT_NAMES
 from evaluation.records import Finding, JudgeIdentity, Question, Reply
@@ -138,7 +138,11 @@ def object_names(data: Path | None) -> list[str]:
 def open_colours(settings: JudgeSettings, published: bool) -> ColourClassifier | None:
     """The classifier that the settings name; the published one where a judge has none of its own."""
     chosen = settings.colour_model or (PUBLISHED_COLOUR_MODEL if published else "")
-    return ColourClassifier.open(chosen, pick_device(settings.device)) if chosen else None
+    if not chosen:
+        return None
+    opened = ColourClassifier.open(chosen, pick_device(settings.device))
+    use_cpu_threads(opened.model, settings, opened.name)
+    return opened
 
 
 def colour_settings(colours: ColourClassifier | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ from evaluation.judges.detector_convert import UNUSED_WEIGHTS, load_original
 from evaluation.judges.detector_label import PUBLISHED_NAME, PUBLISHED_SHA256_PREFIX, conversion_label
 from evaluation.judges.detector_masks import Detection, PackedMask
 from evaluation.judges.detector_sanity import gate
-from evaluation.judges.devices import pick_device
+from evaluation.judges.devices import pick_device, use_cpu_threads
 from evaluation.judges.opening import JudgePlace, check_weights
 from evaluation.judges.weights import load_folder, local_folder
 from evaluation.records import Box, JudgeIdentity
@@ -168,6 +168,7 @@ class DetectorJudge(DetectionJudge):
         names = object_names(place.benchmark_data)
         model, name, sha256, conversion = load(settings, place.cache)
         model.eval().to(pick_device(settings.device))
+        use_cpu_threads(model, settings, name)
         colours = open_colours(settings, published=True)
         detector = Mask2FormerDetector(model, settings.pictures_per_batch)
         gate(detector, name)

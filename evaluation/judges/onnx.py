@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from PIL import Image
 from evaluation.judges.detector import DetectionJudge, check_benchmark, colour_settings, object_names, open_colours
 from evaluation.judges.detector_masks import Detection
 from evaluation.judges.detector_sanity import gate
+from evaluation.judges.devices import cpu_threads
 from evaluation.judges.opening import JudgePlace, check_weights, weights_sha256
 from evaluation.records import Box, JudgeIdentity
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
@@ -37,7 +37,6 @@ LEAST_SCORE = 0.1
 OVERLAP = 0.7
 """IoU from which the lower-scored of two boxes of one class is dropped: the default of Ultralytics' predict."""
 FULL = 255.0
-THREADS_VARIABLE = "OMP_NUM_THREADS"
 RULES_VERSION = "1"
 """Raised by whoever changes what this file answers."""
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -175,7 +174,7 @@ class OnnxJudge(DetectionJudge):
         names = object_names(place.benchmark_data)
         sha256 = weights_sha256(settings.weights)
         check_weights(settings, sha256)
-        detector = OnnxDetector(open_session(settings.weights), settings.pictures_per_batch)
+        detector = OnnxDetector(open_session(settings.weights, settings), settings.pictures_per_batch)
         colours = open_colours(settings, published=False)
         name = Path(settings.weights).name
         gate(detector, name)
@@ -184,7 +183,7 @@ class OnnxJudge(DetectionJudge):
         return cls(detector, identity, names, colours, settings)
 
 
-def open_session(weights: str) -> Any:
+def open_session(weights: str, settings: JudgeSettings = JudgeSettings()) -> Any:
     """An inference session, checked to be of the known kind. Raises BadInput or PrerequisiteMissing."""
     if importlib.util.find_spec("onnxruntime") is None:
         remedy = 'pip install "reca-pipeline[judges]"'
@@ -201,7 +200,8 @@ def open_session(weights: str) -> Any:
     if not weights:
         raise BadInput("needs a file", field="judge.weights", remedy="--judge-weights FILE.onnx")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get(THREADS_VARIABLE, "0"))
+    size = Path(weights).stat().st_size if Path(weights).is_file() else 0
+    options.intra_op_num_threads = cpu_threads(settings, size)
     try:
         session = onnxruntime.InferenceSession(weights, options, providers=onnxruntime.get_available_providers())
     except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile) as error:

@@ -55,6 +55,8 @@ class JudgeSettings(Config):
     """For detector and onnx: looked at together; results do not depend on it."""
     decoding_processes: int = unhashed(2, ge=0, le=64, title="Decoding processes")
     """For detector and onnx: helpers that decode the next pictures meanwhile; 0 decodes in the judge's own process."""
+    cpu_threads: int = unhashed(0, ge=0, le=1024, title="CPU threads")
+    """For detector and onnx on a CPU: 0 takes every core for weights of real size and one for smaller ones."""
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""
 

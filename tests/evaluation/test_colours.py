@@ -57,12 +57,12 @@ def test_the_colour_is_the_closest_mean_of_three_unit_sentences(classifier: Colo
     def words(sentence: str) -> torch.Tensor:
         tokens = classifier._tokenizer([sentence], return_tensors="pt")
         with torch.no_grad():
-            found = classifier._model.get_text_features(**tokens).pooler_output[0]
+            found = classifier.model.get_text_features(**tokens).pooler_output[0]
         return found / found.norm()
 
     pixels = classifier._processor(images=[crop], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        picture = classifier._model.get_image_features(pixel_values=pixels).pooler_output[0]
+        picture = classifier.model.get_image_features(pixel_values=pixels).pooler_output[0]
     scores = {}
     for colour in COLOURS:
         sentences = (f"a photo of a {colour} {label}", f"a photo of a {colour}-colored {label}")

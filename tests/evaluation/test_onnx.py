@@ -69,11 +69,6 @@ def network(
     return path
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def picture(height: int, width: int) -> np.ndarray:
     return np.zeros((height, width, 3), dtype=np.uint8)
 

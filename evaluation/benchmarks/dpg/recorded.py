@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from evaluation.benchmarks.dpg.scoring import score_file
-from evaluation.benchmarks.dpg.table import Table
+from evaluation.benchmarks.dpg.table import LONGEST_NUMBER, Table
 from evaluation.records import Arithmetic, Judgment, Scored
 from reca_core.contracts.errors import BadInput
 
@@ -40,14 +40,20 @@ def _replies(replies: Any, place: str) -> dict[int, str]:
         raise BadInput(f"{place}: expected an object proposition -> reply", field="answers")
     checked: dict[int, str] = {}
     for proposition, reply in replies.items():
-        if not proposition.strip().isdecimal():
-            raise BadInput(f"{place}: proposition {proposition!r} is not a whole number", field="answers")
-        if int(proposition) in checked:
-            raise BadInput(f"{place}: proposition {int(proposition)} is answered twice", field="answers")
+        number = _proposition(proposition, place)
+        if number in checked:
+            raise BadInput(f"{place}: proposition {number} is answered twice", field="answers")
         if not isinstance(reply, str):
-            raise BadInput(f"{place}, proposition {proposition}: the reply is not a text", field="answers")
-        checked[int(proposition)] = reply
+            raise BadInput(f"{place}, proposition {number}: the reply is not a text", field="answers")
+        checked[number] = reply
     return checked
+
+
+def _proposition(text: str, place: str) -> int:
+    if not text.strip().isdecimal() or len(text) > LONGEST_NUMBER:
+        shown = text[:LONGEST_NUMBER]
+        raise BadInput(f"{place}: proposition {shown!r} is not a whole number of an item's question", field="answers")
+    return int(text)
 
 
 def judgments(

@@ -17,6 +17,12 @@ COLUMNS = ("item_id", "proposition_id", "dependency", "tuple", "question_natural
 NO_PARENT = 0
 TUPLE_OPENS = "("
 LEVELS_PART = "-"
+LONGEST_NUMBER = 100
+"""Characters of a number; an item has some dozens of questions."""
+END = "end of the table"
+"""Put below the text: a quotation mark that is never closed would swallow all rows behind it, and this one too."""
+TOO_MUCH = "cells behind the last column"
+"""Where the reader puts them."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +53,32 @@ def read_table(text: str, name: str, first_row_kept: bool = True) -> dict[str, d
         name: the file's name, for errors.
     Raises: BadInput naming file, row and column of what does not fit.
     """
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    reader = csv.DictReader(io.StringIO(f"{text}\n{END}\n"), restkey=TOO_MUCH)
+    header = reader.fieldnames or ()
+    missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise BadInput(f"{name}: the header lacks {', '.join(missing)}", field="questions", choices=COLUMNS)
     table: dict[str, dict[int, DpgQuestion]] = {}
+    place = f"{name}, header"
     try:
         for number, row in enumerate(reader):
-            if number == 0 and not first_row_kept:
-                continue
-            question = _question(row, f"{name}, data row {number + 1}")
-            table.setdefault(row["item_id"], {})[question.proposition] = question
+            if row[header[0]] == END:
+                return table
+            place = f"{name}, data row {number + 1}"
+            if number or first_row_kept:
+                _add(table, row, place)
     except csv.Error as error:
         raise BadInput(f"{name}, line {reader.line_num}: {error}", field="questions") from error
-    return table
+    raise BadInput(f"{place}: a quotation mark is opened and never closed", field="questions")
+
+
+def _add(table: dict[str, dict[int, DpgQuestion]], row: Mapping[str, str | None], place: str) -> None:
+    """Of two rows for one proposition the later one counts, as upstream."""
+    if row.get(TOO_MUCH):
+        remedy = "put quotation marks around a cell that holds a comma"
+        raise BadInput(f"{place} has more cells than the header", field="questions", remedy=remedy)
+    question = _question(row, place)
+    table.setdefault(row["item_id"] or "", {})[question.proposition] = question
 
 
 def _question(row: Mapping[str, str | None], place: str) -> DpgQuestion:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from evaluation.benchmarks.gedit.replies import HIGHEST, LOWEST
 from evaluation.benchmarks.gedit.rounds import MAX_ROUNDS, combine, score_replies
 from evaluation.benchmarks.gedit.summary import INTERSECTION, LANGUAGE, TASKS
 from evaluation.records import Arithmetic, Judgment, Scored, Unscored
@@ -66,12 +67,17 @@ def _repeated(replies: Sequence[str]) -> list[str]:
 
 def row_judgments(run: RecordedRun, arithmetic: Arithmetic) -> list[Judgment]:
     """One judgment per row; rows have no name of their own, so their number is their id."""
-    return [_judgment(str(number), row, _row_outcome(row), arithmetic) for number, row in enumerate(run.rows)]
+    return [
+        _judgment(str(number), row, _row_outcome(row, arithmetic), arithmetic) for number, row in enumerate(run.rows)
+    ]
 
 
-def _row_outcome(row: RecordedRow) -> Scored | Unscored:
+def _row_outcome(row: RecordedRow, arithmetic: Arithmetic) -> Scored | Unscored:
+    """Upstream checks no range; corrected takes what a call can give, though a row may hold means of calls."""
     if row.sc is None or row.pq is None:
         return Unscored(reason="the row has no score")
+    if arithmetic == "corrected" and not all(LOWEST <= score <= HIGHEST for score in (row.sc, row.pq)):
+        return Unscored(reason=f"SC {row.sc:g}, PQ {row.pq:g}: expected numbers from {LOWEST} to {HIGHEST}")
     return combine(row.sc, row.pq, {})
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from evaluation.aggregate import LARGEST_SCORE
 from evaluation.benchmarks.gedit.replies import (
     Guess,
     Parsed,
@@ -74,8 +75,8 @@ def combine(sc: float, pq: float, evidence: dict[str, Any]) -> Scored | Unscored
         values = {"SC": float(sc), "PQ": float(pq), OVERALL: math.sqrt(sc * pq)}
     except (ValueError, OverflowError):
         return Unscored(reason="SC times PQ has no square root", evidence=evidence)
-    if not all(math.isfinite(value) for value in values.values()):
-        return Unscored(reason="a score is not a finite number", evidence=evidence)
+    if not all(abs(value) <= LARGEST_SCORE for value in values.values()):  # a NaN is not either
+        return Unscored(reason="a score is not a finite number, or too large for one", evidence=evidence)
     return Scored(values=values, evidence=evidence)
 
 

@@ -62,4 +62,5 @@ def _side(box: Box, axis: int) -> float:
 
 
 def _shrink(offset: float, by: float) -> float:
-    return math.copysign(max(abs(offset) - by, 0.0), offset)
+    """Towards 0, and never away from an exact 0: a margin may be negative."""
+    return math.copysign(max(abs(offset) - by, 0.0), offset) if offset else 0.0

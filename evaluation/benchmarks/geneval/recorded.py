@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict
 
-from evaluation.benchmarks.geneval.requirement import PUBLISHED, Options, Requirement
+from evaluation.benchmarks.geneval.requirement import PUBLISHED, Number, Options, Requirement
 from evaluation.benchmarks.geneval.verdict import ColourQuery, score_picture
-from evaluation.records import Box, Finding, Judgment
+from evaluation.records import Finding, Judgment
 from reca_core.contracts.hashing import canonical_json
 
 
@@ -21,8 +21,8 @@ class RecordedFinding(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    box: Box
-    score: FiniteFloat
+    box: tuple[Number, Number, Number, Number]
+    score: Number
     color: str = ""
 
 

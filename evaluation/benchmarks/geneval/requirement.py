@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, Strict, StrictInt, field_validator, model_validator
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """The six tags in the order in which papers print them."""
 
+RESERVED_TAGS = ("overall", "images", "prompts")
+"""Rows of the table that are no tag's."""
+
 Relation = Literal["left of", "right of", "above", "below"]
+Number = Annotated[FiniteFloat, Strict()]
+"""A number as JSON has it: a text or a truth value is none."""
 
 
 class Clause(BaseModel):
@@ -22,9 +27,9 @@ class Clause(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     label: str = Field(alias="class")
-    count: int
+    count: StrictInt
     color: str | None = None
-    position: tuple[Relation, Annotated[int, Field(ge=0)]] | None = None
+    position: tuple[Relation, Annotated[int, Strict(), Field(ge=0)]] | None = None
 
 
 class Exclusion(BaseModel):
@@ -33,7 +38,7 @@ class Exclusion(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     label: str = Field(alias="class")
-    count: int
+    count: StrictInt
 
 
 class Requirement(BaseModel):
@@ -45,6 +50,13 @@ class Requirement(BaseModel):
     prompt: str = ""
     include: tuple[Clause, ...] = ()
     exclude: tuple[Exclusion, ...] = ()
+
+    @field_validator("tag")
+    @classmethod
+    def _tag_is_no_other_row(cls, tag: str) -> str:
+        if tag in RESERVED_TAGS:
+            raise ValueError(f"{tag!r} is a row of the table and cannot be a tag")
+        return tag
 
     @model_validator(mode="after")
     def _positions_point_back(self) -> Requirement:
@@ -64,15 +76,15 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: FiniteFloat = 0.3
+    threshold: Number = 0.3
     """A detection counts when its score is strictly larger."""
-    counting_threshold: FiniteFloat = 0.9
+    counting_threshold: Number = 0.9
     """The same for prompts with the tag ``counting``."""
-    max_objects: int = Field(16, ge=0)
+    max_objects: StrictInt = Field(16, ge=0)
     """Detections kept per class."""
-    max_overlap: FiniteFloat = 1.0
+    max_overlap: Number = 1.0
     """Below 1: a box that overlaps a kept one by at least this IoU is dropped. 1 switches the rule off."""
-    position_threshold: FiniteFloat = 0.1
+    position_threshold: Number = 0.1
     """Margin of ``geometry.relative_position``."""
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.aggregate import plain_mean
+from evaluation.aggregate import LARGEST_SCORE, plain_mean
 from evaluation.records import Arithmetic, Scored, Unscored
 
 RATING = "rating"
@@ -63,10 +63,9 @@ def _upstream(reply: str) -> Scored | Unscored:
                 return Unscored(reason=f"upstream cannot read the digit {parts[1]!r}", evidence={"reply": reply})
     if not values:
         return Unscored(reason=NO_RATING, evidence={"reply": reply})
-    try:
-        rating = round(plain_mean(values), DECIMALS)
-    except OverflowError:
+    if max(values) > LARGEST_SCORE:
         return Unscored(reason="upstream cannot average numbers of this size", evidence={"reply": reply})
+    rating = round(plain_mean(values), DECIMALS)
     return Scored(values={RATING: rating}, evidence={"reply": reply, "ratings": values})
 
 
