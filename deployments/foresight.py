@@ -25,7 +25,7 @@ from reca_core.contracts.base import Record
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash, sha256_file, sha256_text
 from reca_core.contracts.home import Home, RunDirectory
-from reca_core.contracts.judging import JudgeSettings, SettledJudge
+from reca_core.contracts.judging import SettledJudge
 from reca_core.contracts.records import PreparedData, ResolvedModel, SampleResult, TrainResult
 from reca_core.contracts.registry import BUNDLED_MODELS
 from reca_core.contracts.requests import (
