@@ -324,8 +324,10 @@ class Foresight:
         if self.flow == "study":
             return dict(self._study_hashes(model, data))
         if self.flow == "sweep":
-            parts = {arm.name: (arm.losses, asked.captions, arm.training) for arm in self._settings()}
-            return {f"train {name}": request_hash(self._complete(model, data, *arm)) for name, arm in parts.items()}
+            return {
+                f"train {arm.name}": request_hash(self._complete(model, data, arm.losses, asked.captions, arm.training))
+                for arm in self._settings()
+            }
         if asked.fine_tuning.steps:
             parts = plan.fine_tuning_parts(asked.fine_tuning, asked.training)
             return {"fine-tune": request_hash(self._complete(model, data, *parts))}

@@ -61,7 +61,7 @@ def data(place: BenchPlace) -> list[Figure]:
     ]
 
 
-def pictures(folder: Path, count: int, side: int) -> list[ManifestRow]:
+def pictures(folder: Path, count: int, side: int) -> Sequence[ManifestRow]:
     """Prepared JPEG files of coloured patches with noise, the same every time."""
     draw = np.random.default_rng(0)
     source = folder / "pictures"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -55,7 +56,8 @@ class Batch:
 
     def _with_images(self, moved: Callable[[Images], Images]) -> Batch:
         held = {name: getattr(self, name) for name in ("pictures", "asked", "drawn")}
-        return replace(self, **{name: moved(images) for name, images in held.items() if images is not None})
+        changed: dict[str, Any] = {name: moved(images) for name, images in held.items() if images is not None}
+        return replace(self, **changed)
 
 
 class BatchBuilder:
