@@ -198,7 +198,7 @@ class Bagel(nn.Module):
         seen = FrozenPart(
             UNDERSTANDING, looked, lambda images: sequence.seen_rows(self.understand(images)), sequence.padded
         )
-        target = FrozenPart(
+        target: FrozenPart[Target] = FrozenPart(
             (AUTOENCODER,), drawn, lambda images: self.encode_target(images).pictures(), LatentTarget.of
         )
         return FrozenParts(seen, target)
