@@ -55,7 +55,8 @@ class Place:
         )
         assert done.returncode in (EXIT_DONE, EXIT_INCOMPLETE), done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
-        return document
+        written = Path(document["report"]).with_name("sweep.json").read_text()
+        return document | {"numbers": json.loads(written)}  # now: a later run may write the same file again
 
     def request(self, rate: float) -> TrainRequest:
         """The training of a learning rate, made from one that was done."""
@@ -84,14 +85,9 @@ def second(place: Place, first: dict[str, Any]) -> dict[str, Any]:
         return place.run(*RATES, HELD)
 
 
-def numbers(document: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(document["report"]).with_name("sweep.json").read_text())
-    return found
-
-
 def test_every_setting_is_measured_and_compared_with_the_base(place: Place, first: dict[str, Any]) -> None:
     assert (first["exit_code"], first["incomplete"], first["reused"]) == (EXIT_DONE, [], [])
-    arms = numbers(first)["arms"]
+    arms = first["numbers"]["arms"]
     assert list(arms) == ["base", "lr 0.0001", "lr 0.001"]
     for name, arm in arms.items():
         delta = arm["numbers"][KEY]["value"] - arms["base"]["numbers"][KEY]["value"]
@@ -101,7 +97,7 @@ def test_every_setting_is_measured_and_compared_with_the_base(place: Place, firs
 
 
 def test_the_best_has_the_highest_value_and_nothing_is_registered(place: Place, first: dict[str, Any]) -> None:
-    found = numbers(first)
+    found = first["numbers"]
     values = {name: arm["numbers"][KEY]["value"] for name, arm in found["arms"].items() if name != "base"}
     assert values[found["best"]] == max(values.values())
     assert found["best"] in Path(first["report"]).read_text()
@@ -126,7 +122,7 @@ def test_a_repetition_reuses_everything_and_a_setting_that_fails_costs_no_other(
     (reason,) = second["incomplete"]
     assert "lr 0.003" in reason
     assert str(request_hash(place.request(HELD))) in reason, "it names the run directory"
-    found, before = numbers(second), numbers(first)
+    found, before = second["numbers"], first["numbers"]
     assert list(found["failed"]) == ["lr 0.003"]
     assert found["best"] == before["best"]
     assert {name: arm["numbers"] for name, arm in found["arms"].items()} == {
