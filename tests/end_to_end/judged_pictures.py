@@ -72,8 +72,8 @@ def reca_command(home: Path, data: Path, *words: str) -> list[str]:
 
 def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"OPENAI_API_KEY": KEY}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:

@@ -54,7 +54,7 @@ def read_table(text: str, name: str, first_row_kept: bool = True) -> dict[str, d
     Raises: BadInput naming file, row and column of what does not fit.
     """
     reader = csv.DictReader(io.StringIO(f"{text}\n{END}\n"), restkey=TOO_MUCH)
-    header = reader.fieldnames or ()
+    header = list(reader.fieldnames or [])
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise BadInput(f"{name}: the header lacks {', '.join(missing)}", field="questions", choices=COLUMNS)
