@@ -9,6 +9,7 @@ from __future__ import annotations
 from reca_core.contracts.base import Config, Record, unhashed
 from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan
 
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 Changes = dict[str, int | bool | float | str]
 """Training settings by name."""
 
@@ -93,3 +94,10 @@ class Estimate(Record):
     """Changes of settings with which it was estimated again and fits."""
     notes: list[str] = []
     """What is not counted or not certain."""
+
+
+def sized(size: int) -> str:
+    """Such as ``1.5 GiB``, ``12 MiB``, ``3 KiB``."""
+    if size >= GIB:
+        return f"{size / GIB:.1f} GiB"
+    return f"{size / MIB:.0f} MiB" if size >= MIB else f"{-(-size // KIB)} KiB"

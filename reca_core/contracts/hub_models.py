@@ -161,8 +161,10 @@ OF_PUBLISHED_SIZE: dict[str, tuple[str, ...]] = {
         "sanaka87/Harmon-1.5B-RecA",
         "sanaka87/Harmon-1.5B-RecA-plus",
     ),
-    "openuni": (*_openuni_files("b_internvl3_1b_sana_0_6b_512", INTERNVL_SMALL, SANA_SMALL),)
-    + ("sanaka87/OpenUni-1-0.6B-RecA",),
+    "openuni": (
+        *_openuni_files("b_internvl3_1b_sana_0_6b_512", INTERNVL_SMALL, SANA_SMALL),
+        "sanaka87/OpenUni-1-0.6B-RecA",
+    ),
     "bagel": (BAGEL, "sanaka87/BAGEL-RecA"),
 }
 """Family -> names of the models whose sizes reca_core/models/published_sizes.py knows without their files."""

@@ -1,4 +1,4 @@
-"""``python -m reca_core.launch estimate REQUEST.json``: whether a training fits this machine, and what would make it fit.
+"""``python -m reca_core.launch estimate REQUEST.json``: whether a training fits, and what would make it fit.
 
 What it needs is found by ``reca_core.training.needs``. What there is: the GPUs' free memory as the driver says, the
 host's as the kernel says (MemAvailable, or the room below the control group's limit), the free disk. What does not fit
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from reca_core.contracts.errors import PrerequisiteMissing
-from reca_core.contracts.estimate import Changes, Estimate, EstimateRequest, Need
+from reca_core.contracts.estimate import KIB, MIB, Changes, Estimate, EstimateRequest, Need, sized
 from reca_core.contracts.files import write_json
 from reca_core.contracts.requests import TrainingPlan
 from reca_core.device import choose_device
@@ -25,8 +25,7 @@ from reca_core.training.needs import Measured, measure
 
 log = logging.getLogger(__name__)
 
-KIBIBYTE, GIB = 1024, 1 << 30
-CUDA_CONTEXT = 600 << 20
+CUDA_CONTEXT = 600 * MIB
 """Of a process's GPU memory, before any tensor; not measured here."""
 LORA_RANK = 16
 """The rank that is tried as a remedy."""
@@ -95,13 +94,13 @@ def resident(field: str = "VmRSS") -> int:
     """Bytes of this process's memory, from /proc; 0 where there is none (macOS)."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="ascii").splitlines() if status.is_file() else []
-    return next((int(line.split()[1]) * KIBIBYTE for line in lines if line.startswith(f"{field}:")), 0)
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{field}:")), 0)
 
 
 def host_available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that can be allocated: the machine's, or below this control group's limit where that is less."""
     lines = (proc / "meminfo").read_text(encoding="ascii").splitlines() if (proc / "meminfo").is_file() else []
-    machine = [int(line.split()[1]) * KIBIBYTE for line in lines if line.startswith("MemAvailable:")]
+    machine = [int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable:")]
     group = [
         max(int((groups / limit).read_text()) - int((groups / used).read_text()), 0)
         for limit, used in CONTROL_GROUPS
@@ -126,12 +125,12 @@ def shortages_of(answer: Estimate, need: Need, processes: int) -> list[str]:
     found = []
     host = need.host_peak + processes * answer.imports
     if answer.host_available and host > answer.host_available:
-        found.append(f"host memory: {gib(host)} needed, {gib(answer.host_available)} free")
+        found.append(f"host memory: {sized(host)} needed, {sized(answer.host_available)} free")
     least = min(answer.device_available, default=0)
     if least and need.device_peak + CUDA_CONTEXT > least:
-        found.append(f"GPU memory: {gib(need.device_peak + CUDA_CONTEXT)} needed, {gib(least)} free")
+        found.append(f"GPU memory: {sized(need.device_peak + CUDA_CONTEXT)} needed, {sized(least)} free")
     if need.disk > answer.disk_available:
-        found.append(f"disk: {gib(need.disk)} needed, {gib(answer.disk_available)} free")
+        found.append(f"disk: {sized(need.disk)} needed, {sized(answer.disk_available)} free")
     return found
 
 
@@ -156,7 +155,7 @@ def _remedies(request: EstimateRequest, device: str, answer: Estimate) -> Iterat
 
 def _estimated(request: EstimateRequest, device: str, changed: Changes) -> Need:
     need = measure(request, device, changed).need
-    log.info("with %s: %s on the host, %s on a GPU", changed, gib(need.host_peak), gib(need.device_peak))
+    log.info("with %s: %s on the host, %s on a GPU", changed, sized(need.host_peak), sized(need.device_peak))
     return need
 
 
@@ -182,8 +181,3 @@ def _changes(plan: TrainingPlan, device: str, need: Need) -> Iterator[Changes]:
         while ranks <= min(MOST_RANKS, plan.images_per_step):
             yield {"sharding": "shard", "processes": ranks}
             ranks *= 2
-
-
-def gib(size: int) -> str:
-    """Such as ``1.5 GiB``; small sizes in MiB."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"

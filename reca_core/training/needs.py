@@ -49,7 +49,13 @@ GATHERED_LAYERS = 3
 """Of the largest repeated layer, what FSDP2 has whole at one time."""
 ROWS = 1 << 20
 """Positions of the one made-up picture set; any that holds a pass does."""
-WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, ACTIVATIONS = "weights", "gradients", "optimizer", "moving average", "activations"
+WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, ACTIVATIONS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "moving average",
+    "activations",
+)
 GATHERED, BUCKETS, BATCHES = "gathered layers", "gradient buckets", "batches made ahead"
 LOADING, STEP, SAVING, END = "loading", "a step", "a step while a checkpoint is written", "the end"
 
@@ -182,9 +188,7 @@ def _pass(step: TrainingStep, request: EstimateRequest, fakes: FakeParameters, p
     def line(first: int, second: int) -> int:
         return max(second, first + (second - first) * (pictures - less) // (more - less))
 
-    return Pass(
-        line(low.peak, high.peak), line(low.activations, high.activations), line(low.batch, high.batch)
-    )
+    return Pass(line(low.peak, high.peak), line(low.activations, high.activations), line(low.batch, high.batch))
 
 
 def _run(step: TrainingStep, batch: Batch, fakes: FakeParameters) -> Pass:

@@ -25,7 +25,7 @@ from reca_core.models.state import reading_as, without_memory
 META = torch.device("meta")
 ATEN = torch.ops.aten
 FACTORIES = (ATEN.empty.memory_format, ATEN.zeros.default, ATEN.ones.default, ATEN.full.default)
-"""Operations that make room for values which come later: with several dimensions, room for what the network computes."""
+"""Operations that make room for values which come later: where it has several dimensions, for the network's own."""
 CONSTANTS = (
     *(ATEN.new_ones.default, ATEN.new_zeros.default, ATEN.new_full.default),
     *(ATEN.ones_like.default, ATEN.zeros_like.default, ATEN.full_like.default),
@@ -161,7 +161,7 @@ class Allocations(TorchDispatchMode):
 def _plain_masks(func: Any, args: Any) -> Any:
     """Masks as positions: how many there are decides a shape, and a fake tensor cannot look.
 
-    A mask that depends on the network counts as full, which is the most it can be: pictures of one size have no padding.
+    A mask that depends on the network counts as full, the most it can be: pictures of one size have no padding.
     """
     if func not in INDEXED or not isinstance(args[0], FakeTensor):
         return args
@@ -191,7 +191,6 @@ def _refuse_lost_writes(func: Any, args: Any) -> None:
         written = argument.alias_info is not None and argument.alias_info.is_write
         if written and isinstance(value, Tensor) and not isinstance(value, FakeTensor):
             raise RuntimeError(f"{func} writes what is not known into a tensor that is")
-
 
 
 def _fractions(func: Any, args: Any, given: dict[str, Any]) -> bool:
