@@ -1,6 +1,6 @@
-"""What a training will need before it is started: the request and the answer of ``python -m reca_core.launch estimate``.
+"""What a training will need: the request and the answer of ``python -m reca_core.launch estimate``.
 
-All sizes are bytes. Which parts there are, how each was found and how far it may be off: ``reca_core.training.estimate``
+All sizes are bytes. Which parts there are, how each was found and how far it may be off: ``reca_core.training.needs``
 and docs/operations.md.
 """
 
