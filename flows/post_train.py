@@ -18,6 +18,7 @@ from tasks.find_model import find_model
 from tasks.fine_tune import fine_tune, start
 from tasks.form import titled
 from tasks.outcome import outcome
+from tasks.preflight import preflight
 from tasks.prepare import prepare
 from tasks.register import register
 from tasks.run import pipeline_run
@@ -49,6 +50,7 @@ def post_train(
     """
     check(images, model, losses, captions, training, fine_tuning, registration)
     with pipeline_run("post-train") as run:
+        preflight(images, model, losses, captions, training, fine_tuning)
         base = find_model(model)
         prepared = prepare(images)
         tuned = fine_tune(run, base, prepared.data, fine_tuning, training)

@@ -24,6 +24,7 @@ from tasks.fine_tune import fine_tune, start
 from tasks.form import titled
 from tasks.measure import measure
 from tasks.outcome import outcome
+from tasks.preflight import preflight
 from tasks.prepare import prepare
 from tasks.register import register
 from tasks.run import pipeline_run
@@ -62,6 +63,7 @@ def train_then_evaluate(
     """
     check(images, model, losses, captions, training, fine_tuning, sampling, evaluation, judge, registration)
     with pipeline_run("train-then-evaluate") as run:
+        preflight(images, model, losses, captions, training, fine_tuning, evaluation)
         base = find_model(model)
         prepared = prepare(images)
         tuned = fine_tune(run, base, prepared.data, fine_tuning, training)

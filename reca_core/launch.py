@@ -1,4 +1,4 @@
-"""The compute plane's front door: ``python -m reca_core.launch {train|sample|prepare|convert} REQUEST.json``.
+"""The compute plane's front door: ``python -m reca_core.launch {train|sample|prepare|convert|estimate} REQUEST.json``.
 
 Started as a child by the control plane, or by hand. It imports nothing heavy until the command is known, ties its life
 to its parent's before it does, and turns errors into exit statuses (``reca_core.contracts.errors``). A training of more
@@ -31,6 +31,7 @@ from reca_core.contracts.errors import (
     BadInput,
     RecaError,
 )
+from reca_core.contracts.estimate import EstimateRequest
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.lifeline import PARENT_VARIABLE, die_with_parent
 from reca_core.contracts.requests import PrepareRequest, SampleRequest, TrainRequest
@@ -40,6 +41,7 @@ COMMANDS: dict[str, tuple[type[Config], str]] = {
     "sample": (SampleRequest, "reca_core.sampling"),
     "prepare": (PrepareRequest, "reca_core.data.prepare"),
     "convert": (ConvertRequest, "reca_core.conversion.run"),
+    "estimate": (EstimateRequest, "reca_core.training.estimate"),
 }
 """Command -> its request and the module whose ``main`` takes one."""
 ARGUMENTS = 2

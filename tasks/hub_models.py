@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
@@ -27,6 +28,8 @@ HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 HUB_PICKLES = ("*.bin", "*.pth", "*.ckpt")
 """Weights of repositories that publish no safetensors; the loaders read them with ``weights_only=True``."""
 HUB_CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
+ASKING_SECONDS = 5.0
+"""How long the hub may take to say how large a model is."""
 PINS, MODELS, DOWNLOADS = "hub-pins.json", "models", "downloads.json"
 
 
@@ -98,6 +101,38 @@ class Pins:
         if not self.of(download):
             self._known[download.repository] = snapshot.name
             write_json(self._path, self._known)
+
+
+def download_bytes(choice: ModelChoice) -> int | None:
+    """What a model of the hub weighs there, as the hub says now; None where it does not say.
+
+    Raises BadInput for an id that cannot be meant.
+    """
+    known = known_model(choice)
+    first = Download(choice.source, HUB_FILES)
+    downloads = known.downloads if known else (first,)
+    sizes = [_bytes_on_the_hub(each, choice.revision if each is downloads[0] else "") for each in downloads]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def _bytes_on_the_hub(download: Download, revision: str) -> int | None:
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        found = HfApi().model_info(
+            download.repository,
+            revision=revision or download.revision or None,
+            files_metadata=True,
+            timeout=ASKING_SECONDS,
+        )
+    except HFValidationError as error:
+        raise BadInput(f"{download.repository!r} cannot be a hub id", field=FIELD, remedy="OWNER/NAME") from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError):
+        return None
+    files = [each for each in found.siblings or () if any(fnmatch(each.rfilename, name) for name in download.files)]
+    return sum(each.size or 0 for each in files)
 
 
 def _joined(

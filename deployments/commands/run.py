@@ -25,7 +25,10 @@ from reca_core.contracts.requests import EvaluationPlan
 from tasks import validate
 
 if TYPE_CHECKING:
-    from deployments.foresight import Step
+    from deployments.foresight import Asked, Step
+
+ESTIMATED = ("post-train", "train-then-evaluate")
+"""Flows with one training, whose needs a look ahead estimates."""
 
 
 def run(options: Namespace, context: Context) -> int:
@@ -63,6 +66,7 @@ def look_ahead(flow: str, recipe: str, options: Namespace, parameters: Mapping[s
         context.terminal.show(plan_table(steps, context.surroundings.home))
         if recipe:
             context.terminal.line(f"recipe {recipe}: {answer['recipe']}")
+        answer["estimate"] = estimate(flow, steps, foresight.asked, context)
     if options.print_hash:
         with listening(context.terminal):
             hashes = foresight.hashes()
@@ -71,6 +75,34 @@ def look_ahead(flow: str, recipe: str, options: Namespace, parameters: Mapping[s
             context.terminal.line(value if len(hashes) == 1 else f"{value}  {name}")
     context.terminal.answer(answer)
     return EXIT_DONE
+
+
+def estimate(flow: str, steps: Sequence[Step], asked: Asked, context: Context) -> dict[str, Any] | None:
+    """What the trainings that are still to be done need, shown; None where there are none, or where it is switched off.
+
+    Raises PrerequisiteMissing where it does not fit this machine.
+    """
+    from deployments.foresight import REUSED
+    from tasks import preflight
+
+    trained = any(step.stage == "train" and step.state == REUSED for step in steps)
+    if flow not in ESTIMATED or trained or asked.training.preflight == "off":
+        return None
+    found = preflight.foresee(
+        context.surroundings.home,
+        asked.images,
+        asked.model,
+        asked.losses,
+        asked.captions,
+        asked.training,
+        asked.fine_tuning,
+        asked.evaluation if flow == ESTIMATED[-1] else None,
+        every=True,
+    )
+    for line in preflight.lines(found):
+        context.terminal.line(line)
+    preflight.refuse(found)
+    return found.model_dump(mode="json")
 
 
 def plan_table(steps: Sequence[Step], home: Home) -> Table:

@@ -149,3 +149,27 @@ HUB_MODELS: dict[str, HubModel] = {
 def models_of_repository(repository: str) -> tuple[str, ...]:
     """The names of a repository that holds several models; empty for any other."""
     return tuple(name for name in HUB_MODELS if name.startswith(f"{repository}/"))
+
+
+OF_PUBLISHED_SIZE: dict[str, tuple[str, ...]] = {
+    "janus": ("deepseek-ai/Janus-Pro-1B", "deepseek-community/Janus-Pro-1B"),
+    "showo": ("showlab/show-o-w-clip-vit-512x512", "sanaka87/Show-o-512x512-RecA"),
+    "harmon": (
+        "wusize/harmon/harmon_1.5b.pth",
+        "wusize/harmon/harmon_1.5b-o.pth",
+        "wusize/Harmon-1_5B",
+        "sanaka87/Harmon-1.5B-RecA",
+        "sanaka87/Harmon-1.5B-RecA-plus",
+    ),
+    "openuni": (
+        *_openuni_files("b_internvl3_1b_sana_0_6b_512", INTERNVL_SMALL, SANA_SMALL),
+        "sanaka87/OpenUni-1-0.6B-RecA",
+    ),
+    "bagel": (BAGEL, "sanaka87/BAGEL-RecA"),
+}
+"""Family -> names of the models whose sizes reca_core/models/published_sizes.py knows without their files."""
+
+
+def family_by_size(name: str) -> str:
+    """The family as whose published size a model of the hub can be estimated before it is here; empty for others."""
+    return next((family for family, names in OF_PUBLISHED_SIZE.items() if name in names), "")

@@ -227,6 +227,9 @@ class TrainingPlan(Config):
     little. Rendered scenes are simple enough to be redrawn almost without loss, honestly: there it can only warn."""
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""
+    preflight: Literal["auto", "always", "off"] = unhashed("auto", title="Estimate before the start")
+    """Of memory and disk; a run that cannot fit is refused. auto leaves out tiny models in a run, not in --dry-run;
+    off estimates nothing and refuses nothing."""
     seed: int = Field(0, ge=0, title="Seed")
     """Key of every random draw of the training."""
 

@@ -9,7 +9,7 @@ Whatever does not fit is an error that names the keys: loading "as far as possib
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -29,6 +29,19 @@ SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_mod
 SHARD_INDEXES = tuple(f"{name}.index.json" for name in SINGLE_FILES)
 SHOWN_KEYS = 12
 """How many keys of each kind an error message lists."""
+
+
+_READ_AS: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("read_as", default=None)
+
+
+@contextmanager
+def reading_as(change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """In this block ``read_tensors`` gives every tensor through ``change``: an estimate needs their shapes alone."""
+    token = _READ_AS.set(change)
+    try:
+        yield
+    finally:
+        _READ_AS.reset(token)
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -68,6 +81,11 @@ def read_tensors(file: Path, inside: str = "", which: Weights = "model") -> dict
     Of a pickle those under its entry ``inside`` if one is named, else the entry that frameworks use for ``which``.
     Raises CheckpointRefused if the file is damaged or holds anything but tensors in plain containers.
     """
+    found, change = _tensors(file, inside, which), _READ_AS.get()
+    return found if change is None else {name: change(tensor) for name, tensor in found.items()}
+
+
+def _tensors(file: Path, inside: str, which: Weights) -> dict[str, Tensor]:
     if is_zero(file):
         if which == "ema":
             raise CheckpointRefused("a ZeRO directory holds no moving average", field=str(file))

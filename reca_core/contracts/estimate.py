@@ -1,0 +1,103 @@
+"""What a training will need: the request and the answer of ``python -m reca_core.launch estimate``.
+
+All sizes are bytes. Which parts there are, how each was found and how far it may be off: ``reca_core.training.needs``
+and docs/operations.md.
+"""
+
+from __future__ import annotations
+
+from reca_core.contracts.base import Config, Record, unhashed
+from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+Changes = dict[str, int | bool | float | str]
+"""Training settings by name."""
+
+
+class EstimateRequest(Config):
+    """One estimate, complete."""
+
+    family: str
+    """Registry key of the family."""
+    path: str = ""
+    """Absolute checkpoint directory. Empty: the family's published size, which need not be on this disk."""
+    losses: LossTerms
+    captions: CaptionSource
+    training: TrainingPlan
+    picture_pixels: int = 1024
+    """Side of the pictures, where the family keeps their sizes (BAGEL)."""
+    pictures: int = 0
+    """How many there are; 0 is not known."""
+    samples: int = 0
+    """Pictures that will be drawn for measuring."""
+    directory: str = unhashed()
+    """Absolute directory on the disk that receives the results."""
+    answer: str = unhashed()
+    """Absolute path of the JSON file, an ``Estimate``, that is written."""
+
+
+class Need(Record):
+    """What one training needs with one set of settings."""
+
+    changed: Changes = {}
+    """Training settings in which it differs from what was asked."""
+    images_per_pass: int
+    """Pictures of one forward pass of one process."""
+    process: dict[str, int]
+    """Part -> bytes of one process on its device at the peak of a step. On a CPU the device is the host."""
+    device_peak: int
+    """Most bytes on one GPU; 0 on a CPU."""
+    host: dict[str, int]
+    """Moment -> bytes of host memory that all processes of one machine have allocated then, without their imports."""
+    host_peak: int
+    """The most of these."""
+    checkpoint: int
+    """One checkpoint on disk."""
+    checkpoints_kept: int
+    """Most at one time: those that are kept, the best, and the one being written."""
+    final: int
+    """The finished model on disk, and that of the moving average."""
+    samples: int
+    """Pictures drawn for measuring, at most."""
+
+    @property
+    def disk(self) -> int:
+        """Everything on disk at its largest."""
+        return self.checkpoint * self.checkpoints_kept + self.final + self.samples
+
+
+class Estimate(Record):
+    """The answer."""
+
+    device: str
+    """cpu or cuda."""
+    processes: int
+    """On each machine."""
+    published: bool
+    """True where the sizes are those of the family's published model and not read from the weights in question."""
+    parameters: dict[str, int]
+    """Type -> how many."""
+    trained: int
+    """How many of them have a gradient."""
+    need: Need
+    imports: int
+    """Host memory of one process before it loads anything."""
+    host_available: int
+    """Of this machine, or of this process's control group where that is less."""
+    device_available: list[int]
+    """Free on every GPU."""
+    disk_available: int
+    """Free on the disk that receives the results."""
+    shortages: list[str] = []
+    """What does not fit, in words; empty where everything does."""
+    remedies: list[Need] = []
+    """Changes of settings with which it was estimated again and fits."""
+    notes: list[str] = []
+    """What is not counted or not certain."""
+
+
+def sized(size: int) -> str:
+    """Such as ``1.5 GiB``, ``12 MiB``, ``3 KiB``."""
+    if size >= GIB:
+        return f"{size / GIB:.1f} GiB"
+    return f"{size / MIB:.0f} MiB" if size >= MIB else f"{-(-size // KIB)} KiB"

@@ -1,0 +1,301 @@
+"""What one training holds in memory and on disk, part by part, found without allocating it.
+
+- Parameters are counted on the network itself, read from the checkpoint's shapes or made in the published size.
+- Activations and gradients are *measured*, not computed by formula: one pass of the very ``TrainingStep`` runs forward
+  and backward on fake tensors, and every storage that is alive is counted (``reca_core.training.shapes``). Up to
+  ``MEASURED_PICTURES`` pictures per pass are run as they are; beyond, two sizes are, and the line through them is used.
+- Optimizer state, moving average and checkpoints follow from what is trained: AdamW keeps two float32 numbers for each.
+- Several ranks: replicas hold everything, and DDP its buckets, as large as the gradients. FSDP2 divides weights,
+  gradients, state and average by the ranks of a copy; what it gathers is a formula: everything outside the repeated
+  layers, three of the largest layer (one in use, one arriving, one buffer), and the gradients of the same.
+
+Not counted: memory inside one operation (workspaces of convolutions), the allocator's own slack, previews, compiled
+kernels. On a GPU the same pass stands for it; attention kernels there may keep other intermediates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from reca_core.contracts.estimate import Changes, EstimateRequest, Need
+from reca_core.contracts.requests import TrainingPlan
+from reca_core.data.captions import open_captions
+from reca_core.data.feed import CACHE_BYTES, Share, Split, worker_count
+from reca_core.models import variants
+from reca_core.models.load import adapter_class
+from reca_core.models.unified import Images, UnifiedModel
+from reca_core.training import lora
+from reca_core.training.batch import Batch, BatchBuilder, needs_captions
+from reca_core.training.blocks import prepare_blocks, repeated_blocks
+from reca_core.training.distributed import Layout, shard_group
+from reca_core.training.optimizer import set_trainable, trainable
+from reca_core.training.setup import drawn_pixels
+from reca_core.training.shapes import Allocations, FakeParameters, loading_shapes, making_shapes
+from reca_core.training.step import TrainingStep
+
+MEASURED_PICTURES = 8
+"""Most pictures of one measured pass."""
+MOMENTS = 2
+"""AdamW's, each as large as the parameter."""
+GATHERED_LAYERS = 3
+"""Of the largest repeated layer, what FSDP2 has whole at one time."""
+ROWS = 1 << 20
+"""Positions of the one made-up picture set; any that holds a pass does."""
+WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, ACTIVATIONS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "moving average",
+    "activations",
+)
+GATHERED, BUCKETS, BATCHES = "gathered layers", "gradient buckets", "batches made ahead"
+LOADING, STEP, SAVING, END = "loading", "a step", "a step while a checkpoint is written", "the end"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that follow from the network alone."""
+
+    weights: int
+    trained: int
+    converted: int
+    """Of the checkpoint's files in another type than float32, which is read beside the weights."""
+    layer: int
+    """The largest repeated layer."""
+    outside: int
+    """All that is outside of the repeated layers."""
+    merged: int
+    """Weights that LoRA adds to, which the end puts together."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Bytes of one forward and backward pass, beside weights."""
+
+    peak: int
+    """Gradients included."""
+    activations: int
+    """Gradients left out, at their own peak."""
+    batch: int
+    """The pass's inputs."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A need and what was counted on the way."""
+
+    need: Need
+    parameters: dict[str, int]
+    trained: int
+
+
+class OnePicture:
+    """A picture set that is one picture of noise, as often as it is asked for."""
+
+    def __init__(self, adapter: UnifiedModel, pixels: int) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (pixels, pixels, 3), dtype=np.uint8)
+        self.rows = range(ROWS)
+        self._one = adapter.prepare([Image.fromarray(noise)])
+
+    def images(self, indices: Sequence[int]) -> Images:
+        """As many of it as there are indices."""
+        return type(self._one).joined([self._one] * len(indices))
+
+
+def measure(request: EstimateRequest, device: str, changed: Changes | None = None) -> Measured:
+    """What the training needs with some settings changed. Raises what opening the model or the captions raises."""
+    plan = request.training.model_copy(update=changed or {})
+    stored: dict[torch.dtype, int] = {}
+    adapter = variants.following(_of_shapes(request, stored), plan)
+    set_trainable(adapter.network, adapter.trainable_names(plan.stage))
+    targets = lora.add(adapter.network, plan) if plan.lora_rank else []
+    fakes = FakeParameters()
+    fakes.put_into(adapter.network)
+    held = _held(adapter.network, stored, targets)
+    world = plan.processes * plan.nodes
+    split = Split(plan.images_per_step, plan.images_per_pass, world)
+    step = TrainingStep(adapter, plan, request.losses)
+    prepare_blocks(step.network, plan.model_copy(update={"compile": "off"}))
+    pictures = len(split.shares(0)[0].positions)
+    found = _pass(step, request, fakes, pictures)
+    return Measured(
+        _need(request, plan, changed or {}, held, found, device, split, pictures),
+        _counts(adapter.network),
+        sum(parameter.numel() for parameter in trainable(adapter.network).values()),
+    )
+
+
+def _of_shapes(request: EstimateRequest, stored: dict[torch.dtype, int]) -> UnifiedModel:
+    if request.path:
+        with loading_shapes(stored):
+            return adapter_class(request.family).load(Path(request.path))
+    from reca_core.models.published_sizes import PUBLISHED
+
+    with making_shapes():
+        return PUBLISHED[request.family]()
+
+
+def _counts(network: nn.Module) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for parameter in network.parameters():
+        name = str(parameter.dtype).removeprefix("torch.")
+        counts[name] = counts.get(name, 0) + parameter.numel()
+    return counts
+
+
+def _held(network: nn.Module, stored: dict[torch.dtype, int], targets: Sequence[str]) -> Held:
+    parameters, layers = dict(network.named_parameters()), repeated_blocks(network)
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    chosen = set(targets)
+    return Held(
+        weights=sum(tensor.nbytes for tensor in (*parameters.values(), *network.buffers())),
+        trained=sum(parameter.nbytes for parameter in trainable(network).values()),
+        converted=sum(size for kind, size in stored.items() if kind != torch.float32),
+        layer=max((sum(parameter.nbytes for parameter in layer.parameters()) for layer in layers), default=0),
+        outside=sum(parameter.nbytes for parameter in parameters.values() if id(parameter) not in inside),
+        merged=sum(parameter.nbytes for name, parameter in parameters.items() if lora.plain(name) in chosen),
+    )
+
+
+# ---- one pass --------------------------------------------------------------------------------------------------
+
+
+def _pass(step: TrainingStep, request: EstimateRequest, fakes: FakeParameters, pictures: int) -> Pass:
+    """Of so many pictures: measured, or on the line through two that were."""
+    plan, losses, adapter = step.plan, request.losses, step.adapter
+    captions = None
+    if needs_captions(plan, losses):
+        captions = open_captions(request.captions, drawn_pixels(adapter), losses)
+    shown = OnePicture(adapter, request.picture_pixels)
+    builder = BatchBuilder(plan, losses, shown, captions, adapter)  # type: ignore[arg-type]
+
+    def run(count: int) -> Pass:
+        return _run(step, builder(Share(tuple(range(count)), 1.0)), fakes)
+
+    if pictures <= MEASURED_PICTURES:
+        return run(pictures)
+    less, more = MEASURED_PICTURES // 2, MEASURED_PICTURES
+    low, high = run(less), run(more)
+
+    def line(first: int, second: int) -> int:
+        return max(second, first + (second - first) * (pictures - less) // (more - less))
+
+    return Pass(line(low.peak, high.peak), line(low.activations, high.activations), line(low.batch, high.batch))
+
+
+def _run(step: TrainingStep, batch: Batch, fakes: FakeParameters) -> Pass:
+    parameters = list(trainable(step.network).values())
+    allocations = Allocations(fakes.mode)
+    allocations.leave_out(step.network)
+    hooks = [parameter.register_post_accumulate_grad_hook(allocations.is_gradient) for parameter in parameters]
+    with allocations:
+        sums = step(batch)
+        torch.stack([part.mean() for part in sums.values()]).sum().backward()
+    for hook in hooks:
+        hook.remove()
+    for parameter in parameters:
+        parameter.grad = None
+    return Pass(allocations.peak, allocations.peak_without_gradients, _batch_bytes(batch))
+
+
+def _batch_bytes(batch: Batch) -> int:
+    images = [part for part in (batch.pictures, batch.asked, batch.drawn) if part is not None]
+    return sum(part.understanding.nbytes + part.target.nbytes for part in images)
+
+
+# ---- all of it -------------------------------------------------------------------------------------------------
+
+
+def _need(
+    request: EstimateRequest,
+    plan: TrainingPlan,
+    changed: Changes,
+    held: Held,
+    found: Pass,
+    device: str,
+    split: Split,
+    pictures: int,
+) -> Need:
+    process = _process(plan, held, found, split)
+    saved = held.trained * (1 + MOMENTS + (plan.ema_decay > 0))
+    fed = _fed(request, plan, found, split, pictures)
+    on_cpu = device == "cpu"
+    host = _host(plan, held, saved, sum(process.values()), on_cpu, fed)
+    saves = math.ceil(plan.steps / plan.checkpoint_every_steps)
+    exported = held.weights + (held.weights if plan.ema_decay else 0)
+    return Need(
+        changed=changed,
+        images_per_pass=pictures,
+        process=process,
+        device_peak=0 if on_cpu else max(sum(process.values()), held.weights),
+        host=host,
+        host_peak=max(host.values()),
+        checkpoint=saved,
+        checkpoints_kept=min(saves, plan.keep_checkpoints + (plan.best_by != "off") + 1),
+        final=exported,
+        samples=request.samples * request.picture_pixels**2 * 3,
+    )
+
+
+def _process(plan: TrainingPlan, held: Held, found: Pass, split: Split) -> dict[str, int]:
+    """Parts of one rank at the peak of a step; those that are nothing are left out."""
+    world, share = plan.processes * plan.nodes, _ranks_of_a_copy(plan)
+    average = held.trained if plan.ema_decay else 0
+    activations = found.activations
+    if share == 1 and split.passes == 1:  # gradients grow while activations go: less than the sum of both
+        activations = max(found.peak - held.trained, 0)
+    whole = held.outside + GATHERED_LAYERS * held.layer
+    parts = {
+        WEIGHTS: held.weights // share,
+        GRADIENTS: held.trained // share,
+        OPTIMIZER: held.trained * MOMENTS // share,
+        AVERAGE: average // share,
+        ACTIVATIONS: activations,
+        GATHERED: (whole + min(whole, held.trained)) if share > 1 else 0,
+        BUCKETS: held.trained if world > 1 and share == 1 else 0,
+    }
+    return {name: size for name, size in parts.items() if size}
+
+
+def _ranks_of_a_copy(plan: TrainingPlan) -> int:
+    world = plan.processes * plan.nodes
+    if world == 1 or plan.sharding == "replicate":
+        return 1
+    if plan.sharding == "hybrid" and not plan.shard_group:
+        return plan.processes
+    return shard_group(Layout(0, world, torch.device("cpu")), plan)
+
+
+def _fed(request: EstimateRequest, plan: TrainingPlan, found: Pass, split: Split, pictures: int) -> int:
+    """Batches that threads make ahead, and all pictures where they are few enough to be kept."""
+    ahead = (worker_count() + 1) * split.passes * found.batch
+    seen = min(request.pictures or plan.steps * plan.images_per_step, plan.steps * plan.images_per_step)
+    kept = seen * found.batch // pictures
+    return ahead + (kept if kept <= CACHE_BYTES else 0)
+
+
+def _host(plan: TrainingPlan, held: Held, saved: int, peak: int, on_cpu: bool, fed: int) -> dict[str, int]:
+    """Moment -> bytes of all processes of one machine. Rank 0 copies and writes a whole checkpoint for all."""
+    ranks, share = plan.processes, _ranks_of_a_copy(plan)
+    in_parts = share > 1 and plan.checkpoint_format != "whole"
+    copied = saved * ranks // share if in_parts else saved
+    resident = (held.weights + saved - held.trained) // share * ranks if on_cpu else 0
+    together = held.weights + held.merged if plan.lora_rank else held.weights + held.trained if share > 1 else 0
+    stepping = peak * ranks * on_cpu + fed * ranks
+    moments = {
+        LOADING: (held.weights + held.converted) * ranks,
+        STEP: stepping,
+        SAVING: stepping + copied if plan.checkpoint_every_steps < plan.steps else 0,
+        END: resident + copied + fed * ranks + (together if on_cpu else max(together, held.weights)),
+    }
+    if not plan.checkpoint_in_background:
+        moments[SAVING] = resident + copied + fed * ranks
+    return {name: size for name, size in moments.items() if size}

@@ -1,0 +1,139 @@
+"""What a training costs against what was estimated: peak resident size minus that after the imports, on a CPU.
+
+    python -m tests.reca_core.training_memory --family janus --mib 1024 [--set precision=bfloat16] [--set steps=1]
+
+A checkpoint of at least that size is made (the smallest model with a very wide language model, as in
+``loading_memory``). A fresh process trains it for real, with checkpoints, previews and export; this one estimates.
+Linux only (/proc). The figures stand in docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reca_core.contracts.estimate import EstimateRequest
+from reca_core.contracts.files import write_json
+from reca_core.contracts.hashing import sha256_tree
+from reca_core.contracts.records import ResolvedModel
+from reca_core.contracts.registry import FAMILIES
+from reca_core.contracts.requests import LossTerms, TrainRequest
+from tests.reca_core.loading_memory import MIB, RESET_PEAK, resident, size_of, widened
+
+MODULE = "tests.reca_core.training_memory"
+TERMS = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
+QUICK: dict[str, Any] = {"steps": 2, "images_per_step": 1, "checkpoint_every_steps": 2}
+"""One checkpoint, at the end: of one that is written during a step the kernel decides how long its copy lives."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One training, in bytes."""
+
+    family: str
+    size: int
+    estimated: int
+    measured: int
+    moment: str
+    """Where the estimate has its peak."""
+
+    @property
+    def ratio(self) -> float:
+        """Estimate over measurement."""
+        return self.estimated / self.measured
+
+
+def make(family: str, place: Path, size: int, **settings: Any) -> TrainRequest:
+    """A training of a checkpoint of at least ``size`` bytes."""
+    from tests.reca_core.training_rig import request
+
+    directory = place / "wide"
+    if not directory.exists():
+        widened(family, size).save(directory)
+    model = ResolvedModel(name=family, family=family, path=str(directory), sha256=sha256_tree(directory))
+    return request(place, "run", TERMS, **{**QUICK, **settings}).model_copy(update={"model": model})
+
+
+def estimated(asked: TrainRequest, place: Path) -> tuple[int, str]:
+    """The peak that is foreseen for it, and when."""
+    from reca_core.training.needs import measure
+
+    need = measure(
+        EstimateRequest(
+            family=asked.model.family,
+            path=asked.model.path,
+            losses=asked.losses,
+            captions=asked.captions,
+            training=asked.training,
+            pictures=asked.data.pictures,
+            directory=str(place),
+            answer="",
+        ),
+        "cpu",
+    ).need
+    return need.host_peak, max(need.host, key=lambda moment: need.host[moment])
+
+
+def child(file: Path) -> int:
+    """Train in this process; how far its resident size rose above that after the imports."""
+    from reca_core.models.load import adapter_class
+    from tests.reca_core.training_rig import train
+
+    asked = TrainRequest.model_validate_json(file.read_bytes())
+    adapter_class(asked.model.family)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    train(asked)
+    return resident("VmHWM") - before
+
+
+def compare(family: str, place: Path, size: int, **settings: Any) -> Compared:
+    """Estimate here, measure in a fresh process."""
+    asked = make(family, place, size, **settings)
+    peak, moment = estimated(asked, place)
+    write_json(place / "request.json", asked.model_dump())
+    command = [sys.executable, "-m", MODULE, "--child", str(place / "request.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return Compared(family, size_of(place / "wide"), peak, int(done.stdout.splitlines()[-1]), moment)
+
+
+HEADER = (
+    "| family | settings | checkpoint, MiB | estimated, MiB | measured, MiB | ratio | peak at |\n" + "|---" * 7 + "|"
+)
+
+
+def main() -> None:
+    """Compare and write the table to standard output."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--family", action="append", choices=list(FAMILIES))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a training setting")
+    parser.add_argument("--child", metavar="REQUEST", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.child:
+        sys.stdout.write(f"{child(Path(options.child))}\n")
+        return
+    pairs = (word.partition("=") for word in options.set)
+    settings = {name: json.loads(value) if value[:1].isdigit() else value for name, _, value in pairs}
+    sys.stdout.write(HEADER + "\n")
+    for family in options.family or FAMILIES:
+        with tempfile.TemporaryDirectory(prefix="training-memory-") as place:
+            row = compare(family, Path(place), options.mib * MIB, **settings)
+            cells = (family, " ".join(options.set) or "-", row.size // MIB, row.estimated // MIB, row.measured // MIB)
+            sys.stdout.write("| " + " | ".join(map(str, (*cells, f"{row.ratio:.2f}", row.moment))) + " |\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
