@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -225,7 +226,7 @@ def seconds_per_step(
         same = all(getattr(earlier.training, name) == getattr(training, name) for name in SAME_SPEED)
         metrics = RunDirectory(file.parent).metrics
         if same and (earlier.model.sha256, earlier.losses) == (model.sha256, losses) and metrics.is_file():
-            seconds = [float(row["seconds"]) for row in read_jsonl(metrics)[-TIMED_STEPS:]]
+            seconds = [float(row["seconds"]) for row in deque(read_jsonl(metrics), maxlen=TIMED_STEPS)]
             if seconds:
                 return statistics.median(seconds), str(file.parent)
     return None

@@ -64,8 +64,7 @@ class ImageSource(Config):
     split: str = Field("train", title="Split")
     """Split of a hub or parquet data set."""
     files: str = Field("", title="Files of a hub data set")
-    """Pattern such as data/part-0*.tar over the repository's paths: only these files, whatever its splits. Empty: the
-    files of the split."""
+    """Pattern such as data/part-0*.tar over the repository's paths, whatever its splits. Empty: those of the split."""
     image_column: str = Field("image", title="Image column")
     """Column that holds the pictures in a hub or parquet data set."""
     limit: int = Field(0, ge=0, title="At most this many pictures")
@@ -228,8 +227,7 @@ class TrainingPlan(Config):
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""
     preflight: Literal["auto", "always", "off"] = unhashed("auto", title="Estimate before the start")
-    """Of memory and disk; a run that cannot fit is refused. auto leaves out tiny models in a run, not in --dry-run;
-    off estimates nothing and refuses nothing."""
+    """Of memory and disk; what cannot fit is refused. auto leaves out tiny models in a run, but not in --dry-run."""
     seed: int = Field(0, ge=0, title="Seed")
     """Key of every random draw of the training."""
 

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,18 +105,26 @@ def measure(family: str, directory: Path) -> dict[str, int]:
 
 def widened(family: str, size: int) -> Any:
     """The smallest model with a language model so wide that its weights take at least ``size`` bytes."""
+    return enlarged(family, size, _wider)
+
+
+def enlarged(family: str, size: int, larger: Callable[[Any, dict[str, Any], int], Any]) -> Any:
+    """The smallest model with as much more of something as makes its weights take at least ``size`` bytes.
+
+    ``larger`` is given the model, its settings and how much more, and returns the configuration.
+    """
     from reca_core.conversion.run import conversion_of
     from reca_core.models.load import adapter_class
 
     model: Any = adapter_class(family).smallest(seed=0)
     held, conversion = config_of(model), conversion_of(family)
-    first, second = (bytes_of(conversion.network(_wider(model, held, extra))) for extra in (0, 1))
-    wide = _wider(model, held, (size - first) // (second - first) + 1)
+    first, second = (bytes_of(conversion.network(larger(model, held, extra))) for extra in (0, 1))
+    wanted = larger(model, held, (size - first) // (second - first) + 1)
     if family == "janus":
-        made = type(model).from_configuration(wide, model.tokenizer, model.templates)
+        made = type(model).from_configuration(wanted, model.tokenizer, model.templates)
         made._companions = model._companions
         return made
-    return type(model)(wide, type(model.network)(wide.sizes), _tokenizer(model), model.templates, model._companions)
+    return type(model)(wanted, type(model.network)(wanted.sizes), _tokenizer(model), model.templates, model._companions)
 
 
 def config_of(model: Any) -> dict[str, Any]:
@@ -132,10 +140,14 @@ def bytes_of(network: nn.Module) -> int:
 
 def _wider(model: Any, settings: dict[str, Any], extra: int) -> Any:
     """The configuration with so much more width between the matrices of each layer of the language model."""
+    return changed_language(model, settings, lambda text: text.update({WIDENED: text[WIDENED] + extra}))
+
+
+def changed_language(model: Any, settings: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> Any:
+    """The configuration with something else in the language model's part."""
     changed = json.loads(json.dumps(settings))
     entry = next(key for key in ("llm", "language", "text_config") if key in changed)
-    text = changed[entry].get("text_config", changed[entry])
-    text[WIDENED] += extra
+    change(changed[entry].get("text_config", changed[entry]))
     if model.family == "janus":
         return type(model.network.config)(**changed)
     return type(model.configuration).from_json(changed, model.family)

@@ -2,8 +2,10 @@
 
     python -m tests.reca_core.training_memory --family janus --mib 1024 [--set precision=bfloat16] [--set steps=1]
 
-A checkpoint of at least that size is made (the smallest model with a very wide language model, as in
-``loading_memory``). A fresh process trains it for real, with checkpoints, previews and export; this one estimates.
+A checkpoint of at least that size is made: the smallest model with very many layers of ``WIDTH``, so that weights and
+activations stand to each other more as in real models than in the single wide layer of ``loading_memory``, whose
+previews alone outgrow a step. A fresh process trains it for real, with a checkpoint, previews and export; this one
+estimates.
 Linux only (/proc). The figures stand in docs/operations.md.
 """
 
@@ -26,12 +28,26 @@ from reca_core.contracts.hashing import sha256_tree
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.registry import FAMILIES
 from reca_core.contracts.requests import LossTerms, TrainRequest
-from tests.reca_core.loading_memory import MIB, RESET_PEAK, resident, size_of, widened
+from tests.reca_core.loading_memory import MIB, RESET_PEAK, WIDENED, changed_language, enlarged, resident, size_of
 
 MODULE = "tests.reca_core.training_memory"
 TERMS = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
 QUICK: dict[str, Any] = {"steps": 2, "images_per_step": 1, "checkpoint_every_steps": 2}
 """One checkpoint, at the end: of one that is written during a step the kernel decides how long its copy lives."""
+
+
+WIDTH, LAYERS = 16384, "num_hidden_layers"
+"""Between the two matrices of a layer."""
+
+
+def deeper(model: Any, settings: dict[str, Any], extra: int) -> Any:
+    """The configuration with so many more layers."""
+
+    def change(text: dict[str, Any]) -> None:
+        text.pop("layer_types", None)  # written out for the old number
+        text.update({WIDENED: WIDTH, LAYERS: text[LAYERS] + extra})
+
+    return changed_language(model, settings, change)
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ def make(family: str, place: Path, size: int, **settings: Any) -> TrainRequest:
 
     directory = place / "wide"
     if not directory.exists():
-        widened(family, size).save(directory)
+        enlarged(family, size, deeper).save(directory)
     model = ResolvedModel(name=family, family=family, path=str(directory), sha256=sha256_tree(directory))
     return request(place, "run", TERMS, **{**QUICK, **settings}).model_copy(update={"model": model})
 
