@@ -116,7 +116,7 @@ def download_bytes(choice: ModelChoice) -> int | None:
 
 
 def _bytes_on_the_hub(download: Download, revision: str) -> int | None:
-    import httpx
+    import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -129,7 +129,7 @@ def _bytes_on_the_hub(download: Download, revision: str) -> int | None:
         )
     except HFValidationError as error:
         raise BadInput(f"{download.repository!r} cannot be a hub id", field=FIELD, remedy="OWNER/NAME") from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError):
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError):
         return None
     files = [each for each in found.siblings or () if any(fnmatch(each.rfilename, name) for name in download.files)]
     return sum(each.size or 0 for each in files)

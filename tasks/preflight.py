@@ -117,7 +117,7 @@ def foresee(
     *,
     every: bool,
 ) -> Preflight:
-    """What the run needs; ``every`` measures tiny models too. Raises what makes the settings impossible."""
+    """What the run needs; ``every`` measures tiny and absent models too. Raises what makes the settings impossible."""
     on_the_hub = model.source not in BUNDLED_MODELS and HUB_ID.fullmatch(model.source) is not None
     here = None if on_the_hub else resolve_model(model)
     samples = _samples(evaluation) if evaluation else 0
@@ -149,6 +149,8 @@ def _unknown(
     """Why a training cannot or need not be estimated; empty where it is."""
     if here is None and not _published_family(model):
         return f"memory and disk: the sizes of {model.source} are known once it is downloaded"
+    if here is None and not every:
+        return f"memory and disk: {model.source} is not here yet (training.preflight=always takes its published size)"
     source = plan.placed_captions(home, captions).source
     replays = losses.image_to_text + losses.text_to_image + losses.text > 0
     if replays and source != RENDERED_CAPTIONS and not Path(source).is_file():

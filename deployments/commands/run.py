@@ -97,7 +97,7 @@ def estimate(flow: str, steps: Sequence[Step], asked: Asked, context: Context) -
         asked.training,
         asked.fine_tuning,
         asked.evaluation if flow == ESTIMATED[-1] else None,
-        every=True,
+        every=asked.training.preflight == "always",
     )
     for line in preflight.lines(found):
         context.terminal.line(line)

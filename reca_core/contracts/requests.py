@@ -227,7 +227,7 @@ class TrainingPlan(Config):
     device: Literal["auto", "cpu", "cuda"] = unhashed("auto", title="Device")
     """auto takes a GPU where there is one."""
     preflight: Literal["auto", "always", "off"] = unhashed("auto", title="Estimate before the start")
-    """Of memory and disk; what cannot fit is refused. auto leaves out tiny models in a run, but not in --dry-run."""
+    """Of memory and disk; what cannot fit is refused. auto leaves out tiny models, and those still to be downloaded."""
     seed: int = Field(0, ge=0, title="Seed")
     """Key of every random draw of the training."""
 
