@@ -90,7 +90,7 @@ class RunForm:
             lines = [line for line in button.locator("xpath=ancestor::fieldset[1]").inner_text().splitlines() if line]
             return lines[lines.index(button.inner_text()) + 1 :]
         below = self.label(section, name).locator(f"xpath=ancestor::*[.//button[.='{ADD}']][1]")
-        return [box.input_value() for box in below.locator("textarea").all()]
+        return [box.input_value() for box in below.locator("textarea, input[type=number]").all()]
 
     def fill(self, section: str, name: str, value: str) -> None:
         self.control(section, name).fill(value)

@@ -108,8 +108,7 @@ class Stack:
             if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(1)
-        response.raise_for_status()
-        return response.json() if response.content else None
+        return _answer(response)
 
     def tracking(self, method: str, path: str, query: Mapping[str, Any]) -> Any:
         url = f"{self.mlflow}/api/2.0/mlflow/{path}"
@@ -117,8 +116,7 @@ class Stack:
             response = httpx.post(url, json=query, timeout=30, trust_env=False, auth=self.login)
         else:
             response = httpx.get(url, params=query, timeout=30, trust_env=False, auth=self.login)
-        response.raise_for_status()
-        return response.json()
+        return _answer(response)
 
     def deployment(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.prefect("GET", f"/deployments/name/{name}/reca")
@@ -134,6 +132,14 @@ class Stack:
                 process.wait(max(0.1, deadline - time.monotonic()))
             _signal(process, signal.SIGKILL)
             process.wait()
+
+
+def _answer(response: httpx.Response) -> Any:
+    """Its JSON, None where there is no body; a refusal is raised with what the server said, which httpx leaves out."""
+    if response.is_error:
+        said = f"{response.status_code} {response.request.method} {response.request.url}: {response.text}"
+        raise httpx.HTTPStatusError(said, request=response.request, response=response)
+    return response.json() if response.content else None
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

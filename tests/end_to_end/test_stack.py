@@ -287,6 +287,7 @@ def test_a_run_whose_machine_died_is_found_by_its_silence_and_goes_on_at_another
     said = [state["message"] for state in history]
     assert f"No heartbeat for {SILENCE_SECONDS} s: the process is gone." in said
     assert "Crashed: goes on from its last checkpoint." in said
+    assert up(stack).returncode == 0  # the worker that was killed is there again, and the time of silence is the usual
 
 
 def environment_of(pid: int) -> dict[str, str]:

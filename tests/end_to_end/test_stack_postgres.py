@@ -115,7 +115,8 @@ def test_a_rollback_knows_the_password_from_the_stack_that_runs(stack: Stack) ->
     """A second version of the same weights is champion, by somebody's hand."""
     name = "reca-smallest"
     first = stack.tracking("GET", "model-versions/get", {"name": name, "version": "1"})["model_version"]
-    stack.tracking("POST", "model-versions/create", {"name": name, "source": first["source"]})
+    again = {"name": name, "source": first["source"], "model_id": first["source"].removeprefix("models:/")}
+    stack.tracking("POST", "model-versions/create", again)
     stack.tracking("POST", "registered-models/alias", {"name": name, "alias": "champion", "version": "2"})
     done = reca(stack.root / "home", "rollback", name, "--to", "1", "--reason", "six fingers")
     assert done.returncode == 0, done.stderr
