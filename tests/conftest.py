@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 SERIAL_GROUPS = ("servers", "postgres", "browser", "ray")
-"""Their tests start processes that want a core each: under pytest-xdist one worker runs all of them, one by one."""
+"""Their tests start processes that want a core each: beside other tests, one worker runs all of them, one by one."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Under ``-n``: the tests of a file stay together, and so do all files with servers.
+    """Under ``-n``: the tests of a file stay together, and so do all files with servers where there are others too.
 
     Not ``--dist loadgroup``: pytest-xdist 3.8 does not see the groups under pytest 9.2.
     """
@@ -112,10 +112,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "servers" if starts_servers(ROOT / file) else file
+            return "servers" if self._mixed and starts_servers(_file(nodeid)) else nodeid.partition("::")[0]
+
+        @cached_property
+        def _mixed(self) -> bool:
+            return any(not starts_servers(_file(nodeid)) for nodeid in self.collection or ())
 
     return ByFile(config, log)
+
+
+def _file(nodeid: str) -> Path:
+    return ROOT / nodeid.partition("::")[0]
 
 
 @cache
