@@ -21,7 +21,7 @@ from reca_core.contracts.errors import PrerequisiteMissing, StageFailed
 from reca_core.contracts.estimate import Estimate, EstimateRequest, Need, sized
 from reca_core.contracts.files import read_jsonl, write_json
 from reca_core.contracts.home import Home, RunDirectory
-from reca_core.contracts.hub_models import family_by_size
+from reca_core.contracts.hub_models import HUB_MODELS, published_size
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.registry import BUNDLED_MODELS
 from reca_core.contracts.requests import (
@@ -147,7 +147,7 @@ def _unknown(
     every: bool,
 ) -> str:
     """Why a training cannot or need not be estimated; empty where it is."""
-    if here is None and not _published_family(model):
+    if here is None and not published_size(_named(model)):
         return f"memory and disk: the sizes of {model.source} are known once it is downloaded"
     if here is None and not every:
         return f"memory and disk: {model.source} is not here yet (training.preflight=always takes its published size)"
@@ -162,8 +162,9 @@ def _unknown(
     return ""
 
 
-def _published_family(model: ModelChoice) -> str:
-    return family_by_size(f"{model.source}/{model.weights}" if model.weights else model.source)
+def _named(model: ModelChoice) -> str:
+    """Its key in ``HUB_MODELS`` if it is there."""
+    return f"{model.source}/{model.weights}" if model.weights else model.source
 
 
 def _tree_bytes(directory: Path) -> int:
@@ -196,8 +197,9 @@ def _estimated(
     with tempfile.TemporaryDirectory(prefix="reca-preflight-") as scratch:
         answer = Path(scratch) / "estimate.json"
         request = EstimateRequest(
-            family=here.family if here else _published_family(model),
+            family=here.family if here else HUB_MODELS[_named(model)].family,
             path=here.path if here else "",
+            size="" if here else published_size(_named(model)),
             losses=losses,
             captions=plan.placed_captions(home, captions),
             training=training,

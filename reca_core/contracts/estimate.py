@@ -20,7 +20,9 @@ class EstimateRequest(Config):
     family: str
     """Registry key of the family."""
     path: str = ""
-    """Absolute checkpoint directory. Empty: the family's published size, which need not be on this disk."""
+    """Absolute checkpoint directory. Empty: a published size, which need not be on this disk."""
+    size: str = ""
+    """Without a path: key of ``models.published_sizes.PUBLISHED``."""
     losses: LossTerms
     captions: CaptionSource
     training: TrainingPlan
@@ -74,7 +76,7 @@ class Estimate(Record):
     processes: int
     """On each machine."""
     published: bool
-    """True where the sizes are those of the family's published model and not read from the weights in question."""
+    """True where the sizes are those of a published model and not read from the weights in question."""
     parameters: dict[str, int]
     """Type -> how many."""
     trained: int

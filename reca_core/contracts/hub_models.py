@@ -152,24 +152,34 @@ def models_of_repository(repository: str) -> tuple[str, ...]:
 
 
 OF_PUBLISHED_SIZE: dict[str, tuple[str, ...]] = {
-    "janus": ("deepseek-ai/Janus-Pro-1B", "deepseek-community/Janus-Pro-1B"),
-    "showo": ("showlab/show-o-w-clip-vit-512x512", "sanaka87/Show-o-512x512-RecA"),
-    "harmon": (
+    "janus-1.3b": ("deepseek-ai/Janus-1.3B",),
+    "janus-pro-1b": ("deepseek-ai/Janus-Pro-1B", "deepseek-community/Janus-Pro-1B"),
+    "janus-pro-7b": ("deepseek-ai/Janus-Pro-7B", "deepseek-community/Janus-Pro-7B"),
+    "showo-256-clip": ("showlab/show-o-w-clip-vit", "sanaka87/Show-o-RecA"),
+    "showo-512-clip": ("showlab/show-o-w-clip-vit-512x512", "sanaka87/Show-o-512x512-RecA"),
+    "showo-256-vq": ("showlab/show-o",),
+    "showo-512-vq": ("showlab/show-o-512x512",),
+    "harmon-0.5b": ("wusize/harmon/harmon_0.5b.pth", "wusize/Harmon-0_5B", "sanaka87/Harmon-0.5B-RecA"),
+    "harmon-1.5b": (
         "wusize/harmon/harmon_1.5b.pth",
         "wusize/harmon/harmon_1.5b-o.pth",
         "wusize/Harmon-1_5B",
         "sanaka87/Harmon-1.5B-RecA",
         "sanaka87/Harmon-1.5B-RecA-plus",
     ),
-    "openuni": (
+    "openuni-b": (
         *_openuni_files("b_internvl3_1b_sana_0_6b_512", INTERNVL_SMALL, SANA_SMALL),
         "sanaka87/OpenUni-1-0.6B-RecA",
     ),
-    "bagel": (BAGEL, "sanaka87/BAGEL-RecA"),
+    "openuni-l": (
+        *_openuni_files("l_internvl3_2b_sana_1_6b_512", INTERNVL_LARGE, SANA_LARGE),
+        "sanaka87/OpenUni-RecA",
+    ),
+    "bagel-7b-mot": (BAGEL, "sanaka87/BAGEL-RecA"),
 }
-"""Family -> names of the models whose sizes reca_core/models/published_sizes.py knows without their files."""
+"""Size -> names of the models whose sizes reca_core/models/published_sizes.py knows without their files."""
 
 
-def family_by_size(name: str) -> str:
-    """The family as whose published size a model of the hub can be estimated before it is here; empty for others."""
-    return next((family for family, names in OF_PUBLISHED_SIZE.items() if name in names), "")
+def published_size(name: str) -> str:
+    """The size as which a model of the hub can be estimated before it is here; empty for others."""
+    return next((size for size, names in OF_PUBLISHED_SIZE.items() if name in names), "")

@@ -1,6 +1,6 @@
 """One RecA step and one drawing at a published size with random weights: time and memory on the device at hand.
 
-    python -m reca_core.models.published_size --family bagel [--device cuda] [--tiny] [--output FILE]
+    python -m reca_core.models.published_size --size bagel-7b-mot [--device cuda] [--tiny] [--output FILE]
 
 Prints one JSON object with the command; a line for docs/numbers.md. Made for one GPU of 80 GB and to end within eight
 minutes; ``--tiny`` runs the same code on the family's smallest model, which is what the tests do on a CPU. Sizes:
@@ -23,11 +23,10 @@ import torch
 from PIL import Image
 
 from reca_core.contracts.files import append_jsonl
-from reca_core.contracts.registry import FAMILIES
 from reca_core.contracts.requests import SamplingSettings, TrainingPlan
 from reca_core.draws import KeyedDraws
 from reca_core.models.load import adapter_class
-from reca_core.models.published_sizes import PUBLISHED
+from reca_core.models.published_sizes import PUBLISHED, family_of
 from reca_core.models.unified import DrawRequest, UnifiedModel
 from reca_core.models.variants import undecayed
 from reca_core.training.optimizer import make_optimizer, set_trainable
@@ -91,31 +90,31 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
 
 
-def build(family: str, device: torch.device, tiny: bool) -> UnifiedModel:
-    """Random weights, made on the device. Raises KeyError for a family whose published size is not listed."""
+def build(size: str, device: torch.device, tiny: bool) -> UnifiedModel:
+    """Random weights, made on the device. Raises KeyError for a size that is not listed."""
     if tiny:
-        adapter = adapter_class(family).smallest(seed=0)
+        adapter = adapter_class(family_of(size)).smallest(seed=0)
         adapter.network.to(device)
         return adapter
     with torch.device(device):
-        return PUBLISHED[family]()
+        return PUBLISHED[size]()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure one family and print the record."""
+    """Measure one size and print the record."""
     parser = argparse.ArgumentParser(prog="python -m reca_core.models.published_size", description=__doc__)
-    parser.add_argument("--family", choices=tuple(FAMILIES), required=True)
+    parser.add_argument("--size", choices=tuple(PUBLISHED), required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="the smallest model instead of the published size")
     parser.add_argument("--output", type=Path, help="append the record to this file")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if given.family in HALVED else torch.float32
-    record: dict[str, Any] = measure(build(given.family, device, given.tiny), device, dtype)
+    dtype = torch.bfloat16 if family_of(given.size) in HALVED else torch.float32
+    record: dict[str, Any] = measure(build(given.size, device, given.tiny), device, dtype)
     words = ["python -m reca_core.models.published_size", *(sys.argv[1:] if arguments is None else arguments)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    facts = {"family": given.family, "tiny": given.tiny, "weights": str(dtype), "device": name}
+    facts = {"size": given.size, "tiny": given.tiny, "weights": str(dtype), "device": name}
     record = {**facts, **record, "command": " ".join(words)}
     if given.output:
         append_jsonl(given.output, [record])

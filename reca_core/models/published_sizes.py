@@ -1,12 +1,14 @@
-"""The published sizes with random weights, one of each family: for measuring, where the weights are not at hand.
+"""The published sizes with random weights: for measuring, where the weights are not at hand.
 
 Sizes: reference "model_goldens", section 3, "reca_recipe", section 4.2, and the configurations of the language models
-that they name. The tokenizers are word lists as long as the real vocabularies; what they say does not matter here.
+that they name. The tokenizers are word lists; what they say does not matter here. Not published anywhere that could be
+read is the inner width of OpenUni L's connector: it is assumed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from transformers import (
@@ -49,6 +51,22 @@ from reca_core.models.word_tokenizer import word_tokenizer
 
 MILLION = 1e6
 SHOWO_TEXT, SHOWO_ALL = 50295, 58498
+QWEN_0_5B: dict[str, Any] = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+}
+QWEN_1_5B: dict[str, Any] = {
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+}
+CONNECTOR_LARGE = 6144
+"""Assumed: four times the width."""
 
 
 def _filled(words: tuple[str, ...], length: int, make: Callable[[tuple[str, ...]], Any]) -> PreTrainedTokenizerFast:
@@ -58,17 +76,16 @@ def _filled(words: tuple[str, ...], length: int, make: Callable[[tuple[str, ...]
     return tokenizer
 
 
-def janus() -> Janus:
-    """Janus-Pro-1B."""
-    width = 2048
+def janus(width: int = 2048, inner: int = 5632, layers: int = 24, heads: int = 16) -> Janus:
+    """Janus-1.3B and Janus-Pro-1B, which are of one size; Pro-7B has other language models' numbers."""
     config = JanusConfig(
         text_config=LlamaConfig(
             vocab_size=102_400,
             hidden_size=width,
-            intermediate_size=5632,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            num_key_value_heads=16,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
             max_position_embeddings=16_384,
         ),
         vision_config=JanusVisionConfig(projection_dim=width, num_image_tokens=576, image_size=384, patch_size=16),
@@ -78,8 +95,16 @@ def janus() -> Janus:
     return Janus.from_configuration(config, janus_words(tiny_janus.WORDS), tiny_janus.TEMPLATES)
 
 
-def showo() -> Showo:
-    """Show-o at 512 pixels, CLIP variant."""
+def showo(side: int = 512, clip: bool = True) -> Showo:
+    """Show-o at 512 or 256 pixels, with CLIP or looking at its own image codes."""
+    encoder = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+    )
     sizes = ShowoSizes(
         PhiConfig(
             vocab_size=SHOWO_ALL,
@@ -92,42 +117,30 @@ def showo() -> Showo:
             tie_word_embeddings=False,
         ),
         MagvitConfiguration(128, (1, 2, 2, 4, 4), (4, 3, 4, 3, 4), (1, 1, 2, 2, 4), (4, 4, 3, 4, 3), 13),
-        CLIPVisionConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            image_size=336,
-            patch_size=14,
-        ),
+        encoder if clip else None,
     )
     tokenizer = _filled(
         tiny_showo.WORDS, SHOWO_TEXT, lambda words: word_tokenizer(words, tiny_showo.STRUCTURAL, tiny_showo.ROLES)
     )
-    configuration = ShowoConfiguration(sizes, side=512, text_vocabulary=SHOWO_TEXT)
+    configuration = ShowoConfiguration(sizes, side=side, text_vocabulary=SHOWO_TEXT)
     return Showo.from_configuration(configuration, tokenizer, tiny_showo.TEMPLATES)
 
 
-def harmon() -> Harmon:
-    """Harmon 1.5B."""
-    language = Qwen2Config(
-        vocab_size=151_936,
-        hidden_size=1536,
-        intermediate_size=8960,
-        num_hidden_layers=28,
-        num_attention_heads=12,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
+def harmon(large: bool = True) -> Harmon:
+    """Harmon 1.5B (Qwen2.5-1.5B, MAR-H) or 0.5B (Qwen2.5-0.5B, MAR-B)."""
+    language = Qwen2Config(vocab_size=151_936, tie_word_embeddings=True, **(QWEN_1_5B if large else QWEN_0_5B))
+    width, depth, heads = (1280, 20, 16) if large else (768, 12, 12)
     mar = MarConfiguration(
         latent_channels=16,
-        width=1280,
-        encoder_depth=20,
-        decoder_depth=20,
-        decoder_width=1280,
-        encoder_heads=16,
-        decoder_heads=16,
+        width=width,
+        encoder_depth=depth,
+        decoder_depth=depth,
+        decoder_width=width,
+        encoder_heads=heads,
+        decoder_heads=heads,
         native_side=16,
+        head_depth=12 if large else 6,
+        head_width=1536 if large else 1024,
     )
     autoencoder = {
         "down_block_types": ("DownEncoderBlock2D",) * 4 + ("AttnDownEncoderBlock2D",),
@@ -141,10 +154,14 @@ def harmon() -> Harmon:
     return Harmon.from_configuration(configuration, tokenizer, tiny_harmon.TEMPLATES)
 
 
-def openuni() -> OpenUni:
-    """OpenUni B: InternVL3-1B and SANA 0.6B. The autoencoder's sizes are the defaults of diffusers' class."""
+def openuni(large: bool = False) -> OpenUni:
+    """OpenUni B (InternVL3-1B, SANA 0.6B) or L (InternVL3-2B, SANA 1.6B), at 512 pixels.
+
+    The sizes of SANA 1.6B and of the autoencoder are the defaults of diffusers' classes.
+    """
     tokenizer = word_tokenizer(tiny_openuni.WORDS, tiny_openuni.STRUCTURAL)
-    width = 896
+    text = QWEN_1_5B if large else QWEN_0_5B
+    width = text["hidden_size"]
     language = InternVLConfig(
         vision_config={
             "hidden_size": 1024,
@@ -152,26 +169,22 @@ def openuni() -> OpenUni:
             "num_attention_heads": 16,
             "image_size": [448, 448],
         },
-        text_config={
-            "model_type": "qwen2",
-            "vocab_size": 151_674,
-            "hidden_size": width,
-            "intermediate_size": 4864,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 14,
-            "num_key_value_heads": 2,
-        },
+        text_config={"model_type": "qwen2", "vocab_size": 151_674, **text},
         image_token_id=tokenizer.get_vocab()[IMAGE],
     )
     connector = SiglipVisionConfig(
-        hidden_size=width, intermediate_size=3072, num_hidden_layers=6, num_attention_heads=14
+        hidden_size=width,
+        intermediate_size=CONNECTOR_LARGE if large else 3072,
+        num_hidden_layers=6,
+        num_attention_heads=width // 64,
     )
+    heads, layers, cross_heads, cross_width = (70, 20, 20, 112) if large else (36, 28, 16, 72)
     transformer = {
-        "num_attention_heads": 36,
-        "num_layers": 28,
-        "num_cross_attention_heads": 16,
-        "cross_attention_head_dim": 72,
-        "cross_attention_dim": 1152,
+        "num_attention_heads": heads,
+        "num_layers": layers,
+        "num_cross_attention_heads": cross_heads,
+        "cross_attention_head_dim": cross_width,
+        "cross_attention_dim": cross_heads * cross_width,
         "sample_size": 16,
         "caption_channels": 2304,
         "in_channels": 32,
@@ -229,11 +242,23 @@ def bagel() -> Bagel:
 
 
 _MAKERS: dict[str, Callable[[], Any]] = {
-    "janus": janus,
-    "showo": showo,
-    "harmon": harmon,
-    "openuni": openuni,
-    "bagel": bagel,
+    "janus-1.3b": janus,
+    "janus-pro-1b": janus,
+    "janus-pro-7b": partial(janus, width=4096, inner=11_008, layers=30, heads=32),
+    "showo-256-clip": partial(showo, side=256),
+    "showo-512-clip": showo,
+    "showo-256-vq": partial(showo, side=256, clip=False),
+    "showo-512-vq": partial(showo, clip=False),
+    "harmon-0.5b": partial(harmon, large=False),
+    "harmon-1.5b": harmon,
+    "openuni-b": openuni,
+    "openuni-l": partial(openuni, large=True),
+    "bagel-7b-mot": bagel,
 }
 PUBLISHED: dict[str, Callable[[], UnifiedModel]] = dict(_MAKERS)  # mypy cannot see that adapters follow the protocol
-"""Family -> one published size."""
+"""Size -> the model; which published checkpoints are of a size: ``contracts.hub_models.OF_PUBLISHED_SIZE``."""
+
+
+def family_of(size: str) -> str:
+    """Registry key of a size's family."""
+    return size.partition("-")[0]

@@ -140,7 +140,7 @@ def _of_shapes(request: EstimateRequest, stored: dict[torch.dtype, int]) -> Unif
     from reca_core.models.published_sizes import PUBLISHED
 
     with making_shapes():
-        return PUBLISHED[request.family]()
+        return PUBLISHED[request.size]()
 
 
 def _counts(network: nn.Module) -> dict[str, int]:
