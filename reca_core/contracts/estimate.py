@@ -6,6 +6,10 @@ and docs/operations.md.
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
+
 from reca_core.contracts.base import Config, Record, unhashed
 from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan
 
@@ -22,7 +26,7 @@ class EstimateRequest(Config):
     path: str = ""
     """Absolute checkpoint directory. Empty: a published size, which need not be on this disk."""
     size: str = ""
-    """Without a path: key of ``models.published_sizes.PUBLISHED``."""
+    """Instead of a path: key of ``models.published_sizes.PUBLISHED``."""
     losses: LossTerms
     captions: CaptionSource
     training: TrainingPlan
@@ -36,6 +40,12 @@ class EstimateRequest(Config):
     """Absolute directory on the disk that receives the results."""
     answer: str = unhashed()
     """Absolute path of the JSON file, an ``Estimate``, that is written."""
+
+    @model_validator(mode="after")
+    def _one_of_path_and_size(self) -> Self:
+        if bool(self.path) == bool(self.size):
+            raise ValueError(f"path and size: exactly one is needed, not {self.path!r} and {self.size!r}")
+        return self
 
 
 class Need(Record):

@@ -77,7 +77,7 @@ def _filled(words: tuple[str, ...], length: int, make: Callable[[tuple[str, ...]
 
 
 def janus(width: int = 2048, inner: int = 5632, layers: int = 24, heads: int = 16) -> Janus:
-    """Janus-1.3B and Janus-Pro-1B, which are of one size; Pro-7B has other language models' numbers."""
+    """Janus-1.3B and Janus-Pro-1B, which are of one size; the numbers of Pro-7B are DeepSeek-LLM-7B's."""
     config = JanusConfig(
         text_config=LlamaConfig(
             vocab_size=102_400,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reca_core.contracts.estimate import EstimateRequest
+from reca_core.contracts.hub_models import HUB_MODELS, OF_PUBLISHED_SIZE
 from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan
 from reca_core.models import published_size
 from reca_core.models.published_sizes import PUBLISHED, family_of
@@ -49,6 +50,27 @@ def test_the_published_sizes_have_the_published_numbers_of_parameters(size: str)
         adapter = PUBLISHED[size]()
     low, high = BILLIONS[size]
     assert low < sum(parameter.numel() for parameter in adapter.network.parameters()) / 1e9 < high
+
+
+def test_models_of_the_hub_that_have_a_published_size_are_in_both_tables() -> None:
+    assert OF_PUBLISHED_SIZE.keys() == PUBLISHED.keys()
+    for size, names in OF_PUBLISHED_SIZE.items():
+        assert {HUB_MODELS[name].family for name in names} == {family_of(size)}
+
+
+@pytest.mark.parametrize(("path", "size"), [("", ""), ("/model", "harmon-1.5b")])
+def test_an_estimate_is_of_a_directory_or_of_a_published_size(path: str, size: str) -> None:
+    with pytest.raises(ValueError, match="exactly one is needed"):
+        EstimateRequest(
+            family="harmon",
+            path=path,
+            size=size,
+            losses=LossTerms(),
+            captions=CaptionSource(),
+            training=TrainingPlan(),
+            directory="/",
+            answer="/answer.json",
+        )
 
 
 @pytest.mark.parametrize("size", PUBLISHED)

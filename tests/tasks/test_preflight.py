@@ -10,7 +10,6 @@ import pytest
 from reca_core.contracts.errors import EXIT_PREREQUISITE, PrerequisiteMissing
 from reca_core.contracts.estimate import GIB, Estimate, Need
 from reca_core.contracts.home import HOME_VARIABLE, Home
-from reca_core.contracts.hub_models import HUB_MODELS, OF_PUBLISHED_SIZE
 from reca_core.contracts.requests import (
     CaptionSource,
     FineTuning,
@@ -123,8 +122,3 @@ def test_the_speed_of_an_earlier_run_says_how_long(home: Home) -> None:
     stage = seen(home, ModelChoice(), TrainingPlan(steps=1000)).stages[0]
     assert (stage.seconds, stage.seconds_from) == (2000.0, str(directory))
     assert seen(home, ModelChoice(), TrainingPlan(images_per_step=8)).stages[0].seconds is None
-
-
-def test_models_that_are_estimated_by_their_published_size_are_in_the_table() -> None:
-    for size, names in OF_PUBLISHED_SIZE.items():
-        assert {HUB_MODELS[name].family for name in names} == {size.partition("-")[0]}
