@@ -9,6 +9,8 @@ its slot (measured with 3.8.8). So:
 2. *requeue*: a crashed run with the tag ``resume-auto`` is scheduled again after ``SETTLE_SECONDS``: the same flow
    run, which finds the same MLflow run and resumes from its last checkpoint.
 
+Both go by events, so a server that was away errs in both: ``tasks/resumption.py`` says what mends that.
+
 How often that may happen is decided by the run itself (``tasks/policies.py``, RECA_RUN_ATTEMPTS), because an automation
 cannot count: a run that crashes its machine must not do so for ever.
 """
@@ -26,8 +28,8 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.variables import whole_number
+from tasks.resumption import RESUME_NAME, RESUME_TAG, RESUMED, SILENT
 
-RESUME_TAG = "resume-auto"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 HEARTBEAT_SECONDS = 30
 """Prefect's least, and what the deployments have."""
@@ -62,7 +64,7 @@ def silence_seconds(environment: Mapping[str, str]) -> int:
 
 def zombie(seconds: int = SILENCE_SECONDS) -> Automation:
     """Runs that were silent for so long are marked CRASHED."""
-    told = f"No heartbeat for {seconds} s: the process is gone."
+    told = f"{SILENT} {seconds} s: the process is gone."
     return Automation(
         name="reca: mark silent runs as crashed",
         description=f"{told} docs/operations.md, Recovery.",
@@ -86,7 +88,7 @@ def requeue() -> Automation:
     has just begun (measured).
     """
     return Automation(
-        name="reca: resume crashed runs",
+        name=RESUME_NAME,
         description="Crashed runs of the deployments go on from their last checkpoint. docs/operations.md, Recovery.",
         trigger=EventTrigger(
             after={CRASHED},
@@ -98,9 +100,5 @@ def requeue() -> Automation:
             threshold=1,
             within=timedelta(seconds=SETTLE_SECONDS),
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.SCHEDULED, name="AwaitingRetry", message="Crashed: goes on from its last checkpoint."
-            )
-        ],
+        actions=[ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message=RESUMED)],
     )

@@ -18,7 +18,6 @@ def deploy_recipes(client: SyncPrefectClient) -> None:
     """Create or update them. Raises ObjectNotFound where prefect.yaml has not been deployed."""
     for name in recipes.RECIPES:
         original = client.read_deployment_by_name(f"{recipes.flow_of(name)}/{DEPLOYMENT}")
-        limit = original.global_concurrency_limit
         client.create_deployment(
             flow_id=original.flow_id,
             name=name,
@@ -29,8 +28,6 @@ def deploy_recipes(client: SyncPrefectClient) -> None:
             work_queue_name=original.work_queue_name,
             job_variables=original.job_variables,
             tags=original.tags,
-            concurrency_limit=limit.limit if limit else None,
-            concurrency_options=original.concurrency_options,
             parameter_openapi_schema=original.parameter_openapi_schema,
             enforce_parameter_schema=True,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ from deployments.stack_processes import worker_name
 from deployments.stack_recipes import deploy_recipes
 from reca_core.contracts.errors import PrerequisiteMissing, StageFailed
 from reca_core.contracts.variables import whole_number
+from tasks.resumption import CUT_OFF, OBJECTION_SECONDS, crashed_runs, put_back
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 QUEUE_PRIORITY = 10
@@ -128,21 +130,23 @@ def deploy() -> None:
 def recover() -> list[str]:
     """Put runs that died with this machine back in the queue; returns their names.
 
-    Not by way of CRASHED and the automation: a server that has just started misses that event (measured).
+    Not by way of the automations: a server that has just started misses events (tasks/resumption.py).
     A run is dead for certain if no other machine works for the pool and no process here works on it. Where there are
-    other machines, silence decides (deployments/automations.py).
+    other machines, silence decides (deployments/automations.py). What silence has decided already, perhaps in the first
+    second of a server that heard nobody while it was away, is put back too, unless the run says that it lives.
     """
     with get_client(sync_client=True) as client:
-        if _other_workers(client):
-            return []
         alive = working_on()
-        dead = [run for run in unfinished(client) if str(run.id) not in alive]
+        dead = [] if _other_workers(client) else [run for run in unfinished(client) if str(run.id) not in alive]
         for run in dead:
             cancelled = run.state_type == StateType.CANCELLING
-            message = "The machine went down while this ran."
-            state: State[None] = Cancelled(message=message) if cancelled else AwaitingRetry(message=message)
+            state: State[None] = Cancelled(message=CUT_OFF) if cancelled else AwaitingRetry(message=CUT_OFF)
             client.set_flow_run_state(run.id, state, force=True)
-        return [run.name for run in dead]
+        if crashed_runs(client, 0):
+            time.sleep(OBJECTION_SECONDS)
+        crashed = [run for run in crashed_runs(client, OBJECTION_SECONDS) if str(run.id) not in alive]
+        put_back(client, crashed)
+        return [run.name for run in (*dead, *crashed)]
 
 
 def _other_workers(client: SyncPrefectClient) -> bool:

@@ -1,15 +1,16 @@
 """``reca up`` and ``reca down``: the order of starting, what is undone when it fails, and what stopping means.
 
 Nothing is started before ports, database and home were found good. Whatever goes wrong after that, also Ctrl-C, ends
-every process that was started. A kill -9 of ``up`` itself leaves its children: ``reca down`` finds them by their mark,
-and the next ``reca up`` takes them down first.
+every process that was started. A kill -9 of ``up`` itself leaves its children: ``reca down`` finds them by their mark.
+The next ``reca up`` starts what is missing beside what still runs, so that a training outlives its server; what it cannot
+use, or was asked for with other options, it takes down first.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -66,19 +67,21 @@ def running(home: Path) -> Stack | None:
 
 
 def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
-    """Start everything and wait until it answers. The caller holds ``alone`` and knows that nothing is running.
+    """Start what is not there and wait until everything answers. The caller holds ``alone``.
 
     Raises PrerequisiteMissing for a taken port, a database that cannot be used or a part that does not start; nothing
-    is left running then.
+    that was started is left running then.
     """
     home = Path(wanted.home)
     if marked(home):
+        recorded = read_stack(home)
+        if recorded is not None and recorded.model_copy(update={"parts": {}}) == wanted and _living(recorded):
+            return _mend(recorded, chosen, say)
         say("an earlier stack of this home is half there; it is taken down first")
         down(home)
     with ExitStack() as undo:
         undo.callback(down, home)
-        check_port(wanted.host, wanted.prefect_port, "--prefect-port")
-        check_port(wanted.host, wanted.mlflow_port, "--mlflow-port")
+        _check_ports(wanted, PARTS)
         made = ensure_databases(wanted.database, users=bool(wanted.auth))
         if made:
             say(f"created the databases {', '.join(made)}")
@@ -87,11 +90,46 @@ def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
         return stack
 
 
-def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
+def _living(stack: Stack) -> list[PartName]:
+    """Parts that can stay: a server that answers, a worker that has a process. It cannot be asked without its server."""
+    return [
+        part
+        for part in PARTS
+        if (find(stack.parts.get(part)) is not None if part == "worker" else part_health(stack, part).answers)
+    ]
+
+
+def _mend(stack: Stack, chosen: Surroundings, say: Say) -> Stack:
+    """Start the other parts. What a dead worker left goes on by itself: its runs end as they would have ended."""
+    home, living = Path(stack.home), _living(stack)
+    missing = [part for part in PARTS if part not in living]
+    if missing:
+        say(f"still there: {', '.join(living)}; started again: {', '.join(missing)}")
+    with ExitStack() as undo:
+        for part in missing:
+            if part != "worker":
+                end_left_of(home, part)
+                undo.callback(end_left_of, home, part)
+        _check_ports(stack, missing)
+        stack = _start(stack, chosen, say, missing)
+        undo.pop_all()
+        return stack
+
+
+def _check_ports(stack: Stack, parts: Sequence[PartName]) -> None:
+    if "prefect" in parts:
+        check_port(stack.host, stack.prefect_port, "--prefect-port")
+    if "mlflow" in parts:
+        check_port(stack.host, stack.mlflow_port, "--mlflow-port")
+
+
+def _start(wanted: Stack, chosen: Surroundings, say: Say, missing: Sequence[PartName] = PARTS) -> Stack:
     enter(wanted.surroundings(chosen))
     if wanted.auth:
         write_user_settings(wanted.folder, users_database(wanted.database, chosen.home))
-    stack = _begin(_begin(wanted, "prefect", chosen), "mlflow", chosen)
+    stack = wanted
+    for server in [part for part in missing if part != "worker"]:
+        stack = _begin(stack, server, chosen)
     from deployments import stack_setup  # imports Prefect: seconds, while the servers start
 
     wait_for_part(stack, "prefect", say)
@@ -103,6 +141,9 @@ def _start(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
     wait_for_part(stack, "mlflow", say)
     if wanted.auth and admit(stack.mlflow, part_environment(stack, "mlflow", chosen, os.environ), stack.login()):
         say("mlflow: the password of the file is the user's password now")
+    if find(stack.parts.get("worker")) is not None:
+        say("worker: still there; it was without its server and looks for it again within minutes")
+        return stack
     stack = _begin(stack, "worker", chosen)
     wait_for_part(stack, "worker", say)
     return stack

@@ -8,6 +8,7 @@ from reca_core.contracts.versions import Promotion, RegistryWatch
 from tasks.form import titled
 from tasks.promote import record_unanswered
 from tasks.registry_watch import find_unmeasured, request_evaluation
+from tasks.resumption import resume_crashed
 from tasks.schedule import drop_missed
 
 BY_RULE = Promotion(decide="by_rule")
@@ -23,5 +24,6 @@ def poll_registry(registry: RegistryWatch = RegistryWatch(), promotion: Promotio
         promotion: Whether a challenger becomes champion once it is measured.
     """
     drop_missed()
+    resume_crashed()
     record_unanswered()
     return [request_evaluation(version, promotion) for version in find_unmeasured(registry)]

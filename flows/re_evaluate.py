@@ -50,4 +50,6 @@ def re_evaluate(
         ]
         drifts = [drift(run, found, one, evaluation) for one in judged]
         noted = note_scores(run, found, judged)
-        return outcome(run, [found, *judged, *drifts, noted, *promote(run, found, judged, evaluation, promotion)])
+        promoted = promote(run, found, judged, evaluation, promotion)
+        drop_missed()  # what came due while this was measured
+        return outcome(run, [found, *judged, *drifts, noted, *promoted])

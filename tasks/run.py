@@ -20,6 +20,7 @@ from tasks.artifacts import show_link
 from tasks.home import current_home
 from tasks.policies import check_run_attempts
 from tasks.provenance import current_provenance
+from tasks.resumption import stay_running
 from tasks.tracking import TrackedRun
 
 
@@ -46,7 +47,8 @@ def pipeline_run(flow: str) -> Iterator[RunContext]:
     prefect_url = page()
     tags = {"flow": flow, "prefect_url": prefect_url, "git_commit": current_provenance().git_commit}
     name = str(prefect_run.name or flow)
-    with tracking.tracked_run(f"{flow} {name}", {"flow_run_id": flow_run_id}, tags, waits=(Pause,)) as tracked:
+    identity = {"flow_run_id": flow_run_id}
+    with stay_running(), tracking.tracked_run(f"{flow} {name}", identity, tags, waits=(Pause,)) as tracked:
         tracking.log_params(tracked, tracking.flat(parameters()))
         keep_request(flow, tracked)
         _link_to_mlflow(tracked)

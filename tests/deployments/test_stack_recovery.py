@@ -15,7 +15,6 @@ from deployments import recipes
 from deployments.automations import (
     HEARTBEAT,
     HEARTBEAT_SECONDS,
-    RESUME_TAG,
     SILENCE_SECONDS,
     SILENCE_VARIABLE,
     automations,

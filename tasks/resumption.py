@@ -1,0 +1,113 @@
+"""``resume crashed runs``, and runs that live say so: what the automations of the stack cannot see.
+
+An automation decides by events (deployments/automations.py). A server that was away has heard none, and one that has
+just started loses some: after 100 s without a server every run was marked crashed within a second of its start, dead or
+alive, and the rule that puts crashed runs back did not fire at all (measured with Prefect 3.8.8). So
+
+1. a run that lives and reads that it is dead says that it is running (``stay_running``), before it is begun twice;
+2. crashed runs that the rule missed are put back in the queue: by ``reca up`` when it starts, by ``poll-registry`` every
+   ten minutes.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import datetime
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.runtime import flow_run as prefect_run
+from prefect.states import AwaitingRetry, Running, State
+
+from tasks.policies import verb
+from tasks.progress import SERVER_TROUBLE, note, run_logger
+
+RESUME_TAG = "resume-auto"
+"""Of runs that go on by themselves after a crash."""
+RESUME_NAME = "reca: resume crashed runs"
+"""Of the automation that does so; switched off by a person, nothing here resumes anything either."""
+SILENT = "No heartbeat for"
+RESUMED = "Crashed: goes on from its last checkpoint."
+CUT_OFF = "The machine went down while this ran."
+CALLED_DEAD = (SILENT, RESUMED, CUT_OFF)
+"""How messages begin that only a dead run can have; what a person sets has another message and stands."""
+LOOK_SECONDS = 5.0
+"""Between two looks of a run at its own state; a crashed one is put back after 20 s (deployments/automations.py)."""
+OBJECTION_SECONDS = 15.0
+"""So long a run that lives has had time to say so."""
+MISSED_SECONDS = 120.0
+"""Of being crashed: the automation has had its chance."""
+KEPT = datetime.timedelta(days=7)
+"""What crashed longer ago is left to a person: Retry in the UI."""
+
+
+@contextmanager
+def stay_running() -> Iterator[None]:
+    """For the block, the flow run of this process cannot be called dead by mistake."""
+    flow_run_id = prefect_run.id
+    if not flow_run_id or RESUME_TAG not in (prefect_run.tags or []):
+        yield
+        return
+    ended = threading.Event()
+    look = contextvars.copy_context().run  # which server: Prefect keeps it in a context variable
+    watcher = threading.Thread(target=look, args=(_watch, UUID(flow_run_id), ended), name="stay running", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join(LOOK_SECONDS)
+
+
+def _watch(flow_run_id: UUID, ended: threading.Event) -> None:
+    with get_client(sync_client=True) as client:
+        while not ended.wait(LOOK_SECONDS):
+            try:
+                state = client.read_flow_run(flow_run_id).state
+                if state is not None and called_dead(state) and not ended.is_set():
+                    alive: State[None] = Running(message=f"It lives; the server had said: {state.message}")
+                    client.set_flow_run_state(flow_run_id, alive, force=True)
+            except SERVER_TROUBLE as error:
+                run_logger().debug("the server cannot be asked what it thinks of this run: %s", error)
+
+
+def called_dead(state: State[object]) -> bool:
+    """Whether the state says of a run that its process is gone."""
+    given_up = state.type == StateType.CRASHED or state.name == "AwaitingRetry"
+    return given_up and (state.message or "").startswith(CALLED_DEAD)
+
+
+def crashed_runs(client: SyncPrefectClient, least_seconds: float) -> Sequence[FlowRun]:
+    """Runs that should go on by themselves and have been crashed for so long; none where that is switched off."""
+    if not any(automation.enabled for automation in client.read_automations_by_name(RESUME_NAME)):
+        return []
+    now = datetime.datetime.now(datetime.UTC)
+    ended = {"after_": now - KEPT, "before_": now - datetime.timedelta(seconds=least_seconds)}
+    wanted = {"tags": {"all_": [RESUME_TAG]}, "state": {"type": {"any_": [StateType.CRASHED]}}, "end_time": ended}
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
+
+
+def put_back(client: SyncPrefectClient, runs: Sequence[FlowRun]) -> None:
+    """In the queue again, the same runs: each finds its MLflow run and its last checkpoint."""
+    for run in runs:
+        client.set_flow_run_state(run.id, AwaitingRetry(message=RESUMED), force=True)
+
+
+@verb("resume crashed runs")
+def resume_crashed() -> int:
+    """Put back what the automation missed; returns how many."""
+    try:
+        with get_client(sync_client=True) as client:
+            missed = crashed_runs(client, MISSED_SECONDS)
+            put_back(client, missed)
+    except SERVER_TROUBLE as error:
+        run_logger().warning("crashed runs could not be looked for: %s", error)
+        return 0
+    if missed:
+        note(f"put back in the queue: {', '.join(run.name for run in missed)}")
+    return len(missed)
