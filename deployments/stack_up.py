@@ -2,8 +2,8 @@
 
 Nothing is started before ports, database and home were found good. Whatever goes wrong after that, also Ctrl-C, ends
 every process that was started. A kill -9 of ``up`` itself leaves its children: ``reca down`` finds them by their mark.
-The next ``reca up`` starts what is missing beside what still runs, so that a training outlives its server; what it cannot
-use, or was asked for with other options, it takes down first.
+The next ``reca up`` starts what is missing beside what still runs, so that a training outlives its server; what it
+cannot use, or was asked for with other options, it takes down first.
 """
 
 from __future__ import annotations
@@ -91,12 +91,9 @@ def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
 
 
 def _living(stack: Stack) -> list[PartName]:
-    """Parts that can stay: a server that answers, a worker that has a process. It cannot be asked without its server."""
-    return [
-        part
-        for part in PARTS
-        if (find(stack.parts.get(part)) is not None if part == "worker" else part_health(stack, part).answers)
-    ]
+    """Parts that can stay: a server that answers, a worker that has a process (without its server it cannot answer)."""
+    servers = [part for part in PARTS if part != "worker" and part_health(stack, part).answers]
+    return [*servers, "worker"] if find(stack.parts.get("worker")) is not None else servers
 
 
 def _mend(stack: Stack, chosen: Surroundings, say: Say) -> Stack:

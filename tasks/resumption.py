@@ -5,8 +5,8 @@ just started loses some: after 100 s without a server every run was marked crash
 alive, and the rule that puts crashed runs back did not fire at all (measured with Prefect 3.8.8). So
 
 1. a run that lives and reads that it is dead says that it is running (``stay_running``), before it is begun twice;
-2. crashed runs that the rule missed are put back in the queue: by ``reca up`` when it starts, by ``poll-registry`` every
-   ten minutes.
+2. crashed runs that the rule missed are put back in the queue: by ``reca up`` when it starts, and every ten minutes by
+   ``poll-registry``.
 """
 
 from __future__ import annotations

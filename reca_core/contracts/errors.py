@@ -68,5 +68,9 @@ class CheckpointRefused(StageFailed):
     """A checkpoint is truncated, of another run, or does not match the model it should be loaded into."""
 
 
+class DamagedFile(StageFailed, ValueError):
+    """A file that a run wrote has a line that cannot be read: the disk, or somebody's editor."""
+
+
 class RunLocked(StageFailed):
     """Another process works in this run directory."""

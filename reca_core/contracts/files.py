@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from reca_core.contracts.errors import RunLocked
+from reca_core.contracts.errors import DamagedFile, RunLocked
 
 LOCK_WAIT_SECONDS = 60.0
 LOCK_POLL_SECONDS = 0.2
@@ -76,7 +76,7 @@ def drop_torn_line(path: Path) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    """Rows of a JSON-lines file; a torn last line is skipped. Raises ValueError naming file and line for others."""
+    """Rows of a JSON-lines file; a torn last line is skipped. Raises DamagedFile naming file and line for others."""
     if not path.exists():
         return
     with path.open("rb") as stream:
@@ -88,7 +88,11 @@ def read_jsonl(path: Path) -> Iterator[Any]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+                raise DamagedFile(
+                    f"line {number}: not JSON ({error})",
+                    field=str(path),
+                    remedy="check the disk; mend the line, or move the file away: what it held is made again",
+                ) from error
 
 
 def remove_leftovers(directory: Path) -> None:

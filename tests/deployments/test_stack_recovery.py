@@ -28,6 +28,7 @@ from deployments.stack_setup import DEPLOYMENTS, deploy
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
 from tasks.accelerators import LIMIT_VARIABLE, accelerator
 from tasks.policies import RUN_ATTEMPTS_VARIABLE, check_run_attempts
+from tasks.resumption import RESUME_TAG
 
 MLFLOW_OUTAGE_SECONDS = 120.0
 
@@ -52,6 +53,7 @@ def test_every_deployment_is_capped_limited_and_resumed() -> None:
         assert environment[LIMIT_VARIABLE] == LIMIT
     document = yaml.safe_load(DEPLOYMENTS.read_text())
     assert {entry["work_pool"]["name"] for entry in document["deployments"]} == {POOL}
+    assert not [entry["entrypoint"] for entry in document["deployments"] if "concurrency_limit" in entry]
     tags = {entry["entrypoint"].rpartition(".")[2]: entry["tags"] for entry in document["deployments"]}
     assert tags.pop("poll_registry") == []  # the next look comes anyway
     assert all(given == [RESUME_TAG] for given in tags.values())

@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 UP_SECONDS = 480.0
 RESUME_SECONDS = 300.0
 IDLE_MEGABYTES = 900.0
-OUTAGE_SECONDS = 60.0
+OUTAGE_SECONDS = 120.0
 """Of MLflow, once the training has ended; how long its client tries: tests/deployments/test_stack_recovery.py."""
 SILENCE_SECONDS = 60
 """Two heartbeats, so that the test waits no longer."""
@@ -301,11 +301,41 @@ def heartbeats(stack: Stack, flow_run_id: str) -> list[Any]:
     return found
 
 
-def test_a_run_that_a_reboot_cut_off_completes_under_the_same_ids(stack: Stack, model: Path) -> None:
-    steps = 200
+def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence(stack: Stack, model: Path) -> None:
+    """Back again, it calls the run dead, of which it heard no heartbeat; the run objects, and nothing is lost."""
+    assert up(stack, RECA_SILENCE_SECONDS=str(SILENCE_SECONDS)).returncode == 0
+    steps, home = 5000, stack.root / "home"
     flow_run_id = begin_long_training(stack, model, steps)
     before = tracked(stack, flow_run_id)["info"]["run_id"]
+    assert wait_until(lambda: heartbeats(stack, flow_run_id), 60)
+    at_work = set(children(stack))
+    for pid in processes_of(home):
+        if environment_of(pid).get("RECA_STACK_PART") == "prefect":
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(SILENCE_SECONDS + 15)
+    result = up(stack, RECA_SILENCE_SECONDS=str(SILENCE_SECONDS))
+    assert result.returncode == 0, result.stderr
+    assert "still there: mlflow, worker; started again: prefect" in result.stderr
+    assert "was cut off" not in result.stderr
+    time.sleep(SILENCE_SECONDS)
+    assert at_work & set(children(stack)), "the steps were too few: the training ended before anything was shown"
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
+    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
+    assert_once(stack, flow_run_id, before, steps)
+    assert training_of(stack, before)["resumed_from_step"] == 0
+
+
+@pytest.mark.parametrize(("steps", "away"), [(200, 0), (210, SILENCE_SECONDS + 10)])
+def test_a_run_that_a_reboot_cut_off_completes_under_the_same_ids(
+    stack: Stack, model: Path, steps: int, away: float
+) -> None:
+    """Back within the time of silence; and after it, when the server calls its runs dead in its first second."""
+    assert up(stack, RECA_SILENCE_SECONDS=str(SILENCE_SECONDS)).returncode == 0
+    flow_run_id = begin_long_training(stack, model, steps)
+    before = tracked(stack, flow_run_id)["info"]["run_id"]
+    assert wait_until(lambda: heartbeats(stack, flow_run_id), 60)
     kill_everything(stack.root / "home")
+    time.sleep(away)
     result = up(stack)
     assert result.returncode == 0, result.stderr
     assert "was cut off" in result.stderr
@@ -313,10 +343,15 @@ def test_a_run_that_a_reboot_cut_off_completes_under_the_same_ids(stack: Stack, 
     assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
     assert stack.prefect("GET", f"/flow_runs/{flow_run_id}")["run_count"] == 2
     assert_once(stack, flow_run_id, before, steps)
-    parent = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{before}'"
-    (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": parent})["runs"]
-    done = json.loads((Path(_tag(training["data"], "run_directory")) / "DONE.json").read_text())
-    assert done["resumed_from_step"] > 0
+    assert training_of(stack, before)["resumed_from_step"] > 0
+
+
+def training_of(stack: Stack, parent: str) -> dict[str, Any]:
+    """What the training below a parent run says of itself when it is done."""
+    query = f"tags.stage = 'train' and tags.`mlflow.parentRunId` = '{parent}'"
+    (training,) = stack.tracking("POST", "runs/search", {"experiment_ids": ["1"], "filter": query})["runs"]
+    done: dict[str, Any] = json.loads((Path(_tag(training["data"], "run_directory")) / "DONE.json").read_text())
+    return done
 
 
 def test_a_run_without_the_stack_goes_on_in_the_same_experiment(stack: Stack, model: Path) -> None:

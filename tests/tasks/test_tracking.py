@@ -15,7 +15,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from reca_core.contracts.errors import BadInput, CheckpointRefused, PrerequisiteMissing
+from reca_core.contracts.errors import BadInput, CheckpointRefused, DamagedFile, PrerequisiteMissing
 from reca_core.contracts.files import append_jsonl
 from reca_core.contracts.hashing import sha256_tree
 from reca_core.contracts.records import ResolvedModel
@@ -269,3 +269,17 @@ def test_six_processes_that_register_at_once_make_one_version(tmp_path: Path, sh
     registered, versions = json.loads(result.stdout.splitlines()[-1])
     assert len(versions) == 1
     assert registered == versions * 6
+
+
+def test_a_damaged_line_names_file_and_line_and_what_was_logged_stays(run: TrackedRun, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append_jsonl(file, [{"step": 1, "train/loss": 1.0}])
+    mirror = tracking.MetricMirror(run, file)
+    assert mirror.update() == 1
+    with file.open("a") as stream:
+        stream.write("\0\0\0\n")
+    with pytest.raises(DamagedFile, match="line 2: not JSON") as caught:
+        mirror.update()
+    assert caught.value.field == str(file)
+    assert caught.value.remedy
+    assert points(run, "train/loss") == [(1, 1.0)]
