@@ -2,8 +2,8 @@
 
 A server that could not start runs keeps them all: after a month of sleep thirty re-evaluations would follow one another
 (measured with Prefect 3.8.8). All of them would ask for the same thing, so the first that begins does it, and the
-others that are due when it begins, or when it has ended, are cancelled with the reason. Not by a deployment's limit with
-CANCEL_NEW: where the lease behind such a limit cannot be renewed, because the server is away or has called the run
+others that are due when it begins, or when it has ended, are cancelled with the reason. Not by a deployment's limit
+with CANCEL_NEW: where the lease behind such a limit cannot be renewed, because the server is away or has called the run
 dead, Prefect raises CancelledError in the run, wherever it is.
 """
 
