@@ -92,7 +92,7 @@ def up(wanted: Stack, chosen: Surroundings, say: Say) -> Stack:
 
 def _living(stack: Stack) -> list[PartName]:
     """Parts that can stay: a server that answers, a worker that has a process (without its server it cannot answer)."""
-    servers = [part for part in PARTS if part != "worker" and part_health(stack, part).answers]
+    servers: list[PartName] = [part for part in PARTS if part != "worker" and part_health(stack, part).answers]
     return [*servers, "worker"] if find(stack.parts.get("worker")) is not None else servers
 
 

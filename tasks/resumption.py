@@ -1,4 +1,4 @@
-"""``resume crashed runs``, and runs that live say so: what the automations of the stack cannot see.
+"""``resume crashed runs``, and runs that look after themselves: what automations and worker of the stack do not see.
 
 An automation decides by events (deployments/automations.py). A server that was away has heard none, and one that has
 just started loses some: after 100 s without a server every run was marked crashed within a second of its start, dead or
@@ -6,14 +6,19 @@ alive, and the rule that puts crashed runs back did not fire at all (measured wi
 
 1. a run that lives and reads that it is dead says that it is running (``stay_running``), before it is begun twice;
 2. crashed runs that the rule missed are put back in the queue: by ``reca up`` when it starts, and every ten minutes by
-   ``poll-registry``.
+   ``poll-registry``;
+3. a run that is cancelled ends by itself where its worker does not end it: a worker that was without its server for
+   half a minute hears of no cancel any more (its log says so).
 """
 
 from __future__ import annotations
 
 import contextvars
 import datetime
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
@@ -21,8 +26,9 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as prefect_run
-from prefect.states import AwaitingRetry, Running, State
+from prefect.states import AwaitingRetry, Cancelled, Running, State
 
 from tasks.policies import verb
 from tasks.progress import SERVER_TROUBLE, note, run_logger
@@ -38,6 +44,8 @@ CALLED_DEAD = (SILENT, RESUMED, CUT_OFF)
 """How messages begin that only a dead run can have; what a person sets has another message and stands."""
 LOOK_SECONDS = 5.0
 """Between two looks of a run at its own state; a crashed one is put back after 20 s (deployments/automations.py)."""
+CANCEL_SECONDS = 15.0
+"""A worker that hears of a cancel has asked the run to end by then."""
 OBJECTION_SECONDS = 15.0
 """So long a run that lives has had time to say so."""
 MISSED_SECONDS = 120.0
@@ -48,7 +56,7 @@ KEPT = datetime.timedelta(days=7)
 
 @contextmanager
 def stay_running() -> Iterator[None]:
-    """For the block, the flow run of this process cannot be called dead by mistake."""
+    """For the block, the flow run of this process cannot be called dead by mistake, and ends where it is cancelled."""
     flow_run_id = prefect_run.id
     if not flow_run_id or RESUME_TAG not in (prefect_run.tags or []):
         yield
@@ -65,15 +73,33 @@ def stay_running() -> Iterator[None]:
 
 
 def _watch(flow_run_id: UUID, ended: threading.Event) -> None:
+    cancelled_at = 0.0
     with get_client(sync_client=True) as client:
         while not ended.wait(LOOK_SECONDS):
             try:
                 state = client.read_flow_run(flow_run_id).state
-                if state is not None and called_dead(state) and not ended.is_set():
+                if state is None or ended.is_set():
+                    continue
+                if called_dead(state):
                     alive: State[None] = Running(message=f"It lives; the server had said: {state.message}")
                     client.set_flow_run_state(flow_run_id, alive, force=True)
+                cancelled_at = (cancelled_at or time.monotonic()) if state.type == StateType.CANCELLING else 0.0
+                if cancelled_at and time.monotonic() - cancelled_at >= CANCEL_SECONDS:
+                    _end_cancelled(client, flow_run_id)
+                    return
             except SERVER_TROUBLE as error:
                 run_logger().debug("the server cannot be asked what it thinks of this run: %s", error)
+
+
+def _end_cancelled(client: SyncPrefectClient, flow_run_id: UUID) -> None:
+    """As the worker would: Cancelled, and the signal that unwinds this process. An engine that knows of a final state
+    leaves it as it is; it would call the run crashed otherwise, and it would be resumed."""
+    state: State[None] = Cancelled(message="Ended by the run itself: its worker hears of no cancel.")
+    client.set_flow_run_state(flow_run_id, state, force=True)
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        context.flow_run.state = state
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def called_dead(state: State[object]) -> bool:

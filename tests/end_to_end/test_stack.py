@@ -24,6 +24,7 @@ from tests.end_to_end.test_servers import (
     Stack,
     assert_once,
     begin_long_training,
+    cancel,
     children,
     flow_processes,
     free_port,
@@ -301,12 +302,14 @@ def heartbeats(stack: Stack, flow_run_id: str) -> list[Any]:
     return found
 
 
-def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence(stack: Stack, model: Path) -> None:
-    """Back again, it calls the run dead, of which it heard no heartbeat; the run objects, and nothing is lost."""
+def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence_and_can_be_cancelled(
+    stack: Stack, model: Path
+) -> None:
+    """The server, back again, calls the run dead, of which it heard no heartbeat: the run objects and is begun only
+    once. Its worker hears of no cancel any more: the run ends itself."""
     assert up(stack, RECA_SILENCE_SECONDS=str(SILENCE_SECONDS)).returncode == 0
-    steps, home = 5000, stack.root / "home"
-    flow_run_id = begin_long_training(stack, model, steps)
-    before = tracked(stack, flow_run_id)["info"]["run_id"]
+    home = stack.root / "home"
+    flow_run_id = begin_long_training(stack, model, 100_000)
     assert wait_until(lambda: heartbeats(stack, flow_run_id), 60)
     at_work = set(children(stack))
     for pid in processes_of(home):
@@ -317,12 +320,25 @@ def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence(st
     assert result.returncode == 0, result.stderr
     assert "still there: mlflow, worker; started again: prefect" in result.stderr
     assert "was cut off" not in result.stderr
-    time.sleep(SILENCE_SECONDS)
-    assert at_work & set(children(stack)), "the steps were too few: the training ended before anything was shown"
-    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) in ("COMPLETED", "FAILED"), RESUME_SECONDS)
-    assert state_of(stack, flow_run_id) == "COMPLETED", stack.log("worker")
-    assert_once(stack, flow_run_id, before, steps)
-    assert training_of(stack, before)["resumed_from_step"] == 0
+
+    def said() -> list[str]:
+        history = stack.prefect("GET", f"/flow_run_states/?flow_run_id={flow_run_id}")
+        return [f"{state['type']}: {state['message']}" for state in sorted(history, key=lambda one: one["timestamp"])]
+
+    wait_for(stack, "worker", lambda: said()[-1].startswith("RUNNING: It lives"), 60)
+    time.sleep(30)  # the automation that would begin it again waits for 20 s
+    assert said()[-2:] == [
+        f"CRASHED: No heartbeat for {SILENCE_SECONDS} s: the process is gone.",
+        f"RUNNING: It lives; the server had said: No heartbeat for {SILENCE_SECONDS} s: the process is gone.",
+    ]
+    assert set(children(stack)) == at_work
+    assert len(flow_processes(stack)) == 1
+    assert "Flow run cancellation disabled" in (stack.root / "worker.log").read_text(errors="replace")
+    cancel(stack, flow_run_id)
+    wait_for(stack, "worker", lambda: not children(stack) and not flow_processes(stack), 30)
+    time.sleep(5)  # the worker reports how its process ended
+    assert said()[-1].startswith("CANCELLED"), said()
+    assert tracked(stack, flow_run_id)["info"]["status"] == "KILLED"
 
 
 @pytest.mark.parametrize(("steps", "away"), [(200, 0), (210, SILENCE_SECONDS + 10)])
