@@ -6,6 +6,7 @@ Import it only after ``environment.enter``: Prefect reads its settings at import
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import prefect
 import psutil
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -24,6 +26,7 @@ from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import AwaitingRetry, Cancelled, State
+from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 from deployments.automations import automations
@@ -45,6 +48,9 @@ AT_ONCE = 1
 """Runs that hold the accelerators of a machine at the same time."""
 DEPLOY_SECONDS = 180
 """For all deployments together; RECA_SERVER_START_SECONDS is another time."""
+DEPLOYED = "reca_deployed"
+"""A variable of the server: the deployments that were made, and of which state of this project."""
+PACKAGES = ("deployments", "flows", "tasks", "evaluation", "reca_core")
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 """Prefect tells a flow process so which run it is."""
 UNFINISHED = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
@@ -108,11 +114,18 @@ def _plain(automation: Automation | AutomationCore) -> dict[str, Any]:
     return automation.model_dump(exclude={"id": True, "owner_resource": True, "trigger": {"id"}})
 
 
-def deploy() -> None:
-    """Create or update all deployments, the recipes too.
+def deploy() -> bool:
+    """Create or update all deployments, the recipes too; False where the server has all of them from this very code.
 
-    Raises StageFailed with what Prefect said, PrerequisiteMissing where that takes too long.
+    What a person changed in the UI stays until the project is upgraded. Raises StageFailed with what Prefect said,
+    PrerequisiteMissing where that takes too long.
     """
+    code = code_digest()
+    with get_client(sync_client=True) as client:
+        known = client.read_variable_by_name(DEPLOYED)
+        made = known.value if known is not None and isinstance(known.value, dict) else {}
+        if made.get("code") == code and set(made["deployments"]) <= _deployment_ids(client):
+            return False
     words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
     seconds = whole_number(START_VARIABLE, DEPLOY_SECONDS, os.environ)
     try:
@@ -125,6 +138,23 @@ def deploy() -> None:
         raise StageFailed(f"the deployments were refused: {(done.stdout + done.stderr)[-2000:]}", field="prefect.yaml")
     with get_client(sync_client=True) as client:
         deploy_recipes(client)
+        value = {"code": code, "deployments": sorted(_deployment_ids(client))}
+    Variable.set(DEPLOYED, value, overwrite=True)
+    return True
+
+
+def code_digest() -> str:
+    """Of everything that decides what a deployment is: this project's code and settings, and Prefect's release."""
+    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256(prefect.__version__.encode())
+    for file in sorted(file for package in PACKAGES for file in (root / package).rglob("*")):
+        if file.suffix in (".py", ".yaml", ".json"):
+            digest.update(f"\0{file.relative_to(root)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _deployment_ids(client: SyncPrefectClient) -> set[str]:
+    pool = WorkPoolFilter.model_validate({"name": {"any_": [POOL]}})
+    return {str(found.id) for found in client.read_deployments(work_pool_filter=pool)}
 
 
 def recover() -> list[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +15,7 @@ from mlflow.utils.request_utils import JitteredRetry
 from prefect.events.schemas.automations import EventTrigger
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
-from deployments import recipes
+from deployments import recipes, stack_setup
 from deployments.automations import (
     HEARTBEAT,
     HEARTBEAT_SECONDS,
@@ -69,9 +73,60 @@ def test_the_flow_of_every_recipe_is_deployed() -> None:
     assert {recipes.flow_of(name) for name in recipes.RECIPES} <= deployed
 
 
+class Server:
+    """A Prefect server's deployments, and what it remembers of how they were made."""
+
+    def __init__(self) -> None:
+        self.ids, self.remembered, self.deployed = ["a", "b"], None, 0
+
+    def read_variable_by_name(self, name: str) -> Any:
+        return SimpleNamespace(value=self.remembered) if self.remembered else None
+
+    def read_deployments(self, work_pool_filter: Any) -> list[Any]:
+        assert POOL in str(work_pool_filter)
+        return [SimpleNamespace(id=one) for one in self.ids]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    found = Server()
+
+    @contextmanager
+    def connected(**_: Any) -> Iterator[Server]:
+        yield found
+
+    def run(*_: Any, **__: Any) -> Any:
+        found.deployed += 1
+        return SimpleNamespace(returncode=0)
+
+    def remember(name: str, value: Any, overwrite: bool) -> None:
+        assert overwrite
+        found.remembered = value
+
+    monkeypatch.setattr(stack_setup, "get_client", connected)
+    monkeypatch.setattr(stack_setup, "deploy_recipes", lambda _: None)
+    monkeypatch.setattr(stack_setup, "subprocess", SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired))
+    monkeypatch.setattr(stack_setup.Variable, "set", remember)
+    return found
+
+
+def test_deployments_of_this_very_code_are_not_made_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert deploy()
+    assert not deploy()
+    server.ids.append("of another project")
+    assert not deploy()
+    server.ids.remove("a")  # somebody deleted it
+    assert deploy()
+    monkeypatch.setattr(stack_setup.prefect, "__version__", "4.0")
+    assert deploy()
+    assert not deploy()
+    assert server.deployed == 3
+
+
 def test_deployments_that_take_too_long_are_said_with_what_gives_them_more_time(
-    monkeypatch: pytest.MonkeyPatch,
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stack_setup, "subprocess", subprocess)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     monkeypatch.setenv(START_VARIABLE, "1")  # importing Prefect takes longer
     with pytest.raises(PrerequisiteMissing, match="within 1 s") as caught:
