@@ -36,10 +36,15 @@ def launch(command: str, request: Path) -> None:
 
 def launch_and_die(command: str, request: Path, call: int) -> None:
     """The same, killed just before its ``call``-th change of the file system: within a save, sooner or later."""
+    die_at(call)
+    launch(command, request)
+
+
+def die_at(call: int) -> None:
+    """Have this process killed just before its ``call``-th change of the file system."""
     calls = itertools.count(1)
     for name in FILE_CALLS:
         setattr(os, name, _dying(getattr(os, name), calls, call))
-    launch(command, request)
 
 
 def _dying(function: Callable[..., object], calls: itertools.count[int], last: int) -> Callable[..., object]:

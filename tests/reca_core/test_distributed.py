@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,8 @@ from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.training import setup
 from reca_core.training.blocks import repeated_blocks
 from reca_core.training.distributed import Layout, shard_group
-from tests.reca_core.children import WAIT_SECONDS, launch, start
-from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, write_request
+from tests.reca_core.children import WAIT_SECONDS, die_at, launch, start
+from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, weights, write_request
 
 DIGITS = 1e-5
 EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
@@ -141,6 +143,33 @@ def test_checkpoints_in_parts_are_resumed_by_any_number_of_processes(tmp_path: P
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(CheckpointRefused, match=rf"(?s)shards/{parts[-1]} has .*start from the base model"):
         train(damaged)
+
+
+def launch_rank_and_die(job: tuple[Path, int], rank: int, call: int) -> None:
+    """A rank that is killed just before its ``call``-th change of the file system; 0: it is not."""
+    if call:
+        die_at(call)
+    launch_rank([job], rank, 2)
+
+
+def test_a_rank_killed_within_a_save_in_parts_costs_no_more_than_that_save(tmp_path: Path) -> None:
+    """Whichever rank it is: what the others wrote of that save is not taken for a checkpoint."""
+    layout = {**SETTINGS, "checkpoint_every_steps": 1, "processes": 2, "sharding": "shard"}
+    straight, broken = (request(tmp_path, name, ALONE, **layout) for name in ("straight", "broken"))
+    train_on_two(straight)
+    job, deaths = write_request(broken), Counter[int]()
+    for victim, call in ((1, 2), (0, 12), (1, 5), (0, 23), (1, 3)):
+        port = free_port()
+        ranks = [start(launch_rank_and_die, (job, port), rank, call if rank == victim else 0) for rank in (0, 1)]
+        ranks[victim].join(WAIT_SECONDS)
+        deaths[victim] += ranks[victim].exitcode == -signal.SIGKILL
+        ranks[1 - victim].kill()  # torchrun would
+        ranks[1 - victim].join()
+    assert min(deaths[0], deaths[1]) > 0, deaths
+    train_on_two(broken)
+    assert weights(broken) == weights(straight)
+    assert [row["step"] for row in read_jsonl(tmp_path / "broken/metrics.jsonl")] == list(range(1, 6))
+    assert not list((tmp_path / "broken").rglob("*.tmp"))
 
 
 def test_processes_that_do_not_divide_into_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
