@@ -1,4 +1,4 @@
-"""Recovery without a person: the two automations that notice a run whose process is gone and put it back in the queue.
+"""Recovery without a person: the automations that notice a run whose process is gone and put it back in the queue.
 
 Prefect's own server does neither: after a kill of worker and run (a reboot) the run stays RUNNING for ever and keeps
 its slot (measured with 3.8.8). So:
@@ -6,7 +6,9 @@ its slot (measured with 3.8.8). So:
 1. *zombie*: a run that sent a heartbeat and then nothing for 90 s is marked CRASHED (RECA_SILENCE_SECONDS of ``reca
    up`` is another time). Runs send one every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml; Prefect allows no
    less); a run that ended, is being cancelled or waits for a person sends none and is left alone.
-2. *requeue*: a crashed run with the tag ``resume-auto`` is scheduled again after ``SETTLE_SECONDS``: the same flow
+2. *unbegun*: a run that a process worker took and that sent no first heartbeat within ten minutes is marked CRASHED
+   too: its machine died while it was starting. Elsewhere starting may rightly take longer, so it is for process pools.
+3. *requeue*: a crashed run with the tag ``resume-auto`` is scheduled again after ``SETTLE_SECONDS``: the same flow
    run, which finds the same MLflow run and resumes from its last checkpoint.
 
 Both go by events, so a server that was away errs in both: ``tasks/resumption.py`` says what mends that.
@@ -28,7 +30,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.variables import whole_number
-from tasks.resumption import RESUME_NAME, RESUME_TAG, RESUMED, SILENT
+from tasks.resumption import RESUME_NAME, RESUME_TAG, RESUMED, SILENT, UNBEGUN
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 HEARTBEAT_SECONDS = 30
@@ -38,6 +40,9 @@ SILENCE_SECONDS = 90
 """Three heartbeats."""
 SILENT_STATES = ("Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "Suspended", "Paused", "AwaitingRetry")
 """After one of these a run sends no heartbeat, and that is as it should be."""
+PENDING = "prefect.flow-run.Pending"
+BEGIN_SECONDS = 600
+"""From being taken by a worker to the first heartbeat, which took 4 to 14 s on two cores."""
 CRASHED = "prefect.flow-run.Crashed"
 SETTLE_SECONDS = 20
 AFTER_A_CRASH = ("AwaitingRetry", "Scheduled", "Pending", "Running", "Completed", "Failed", "Cancelled")
@@ -46,8 +51,8 @@ ANY_RUN = {"prefect.resource.id": ["prefect.flow-run.*"]}
 
 
 def automations(environment: Mapping[str, str] | None = None) -> list[Automation]:
-    """Both, ready to be created. Raises what ``silence_seconds`` raises."""
-    return [zombie(silence_seconds(os.environ if environment is None else environment)), requeue()]
+    """All, ready to be created. Raises what ``silence_seconds`` raises."""
+    return [zombie(silence_seconds(os.environ if environment is None else environment)), unbegun(), requeue()]
 
 
 def silence_seconds(environment: Mapping[str, str]) -> int:
@@ -72,6 +77,29 @@ def zombie(seconds: int = SILENCE_SECONDS) -> Automation:
             after={HEARTBEAT},
             expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in SILENT_STATES},
             match=ANY_RUN,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=told)],
+    )
+
+
+def unbegun(seconds: int = BEGIN_SECONDS) -> Automation:
+    """Runs that a process worker took and that did not begin for so long are marked CRASHED."""
+    told = f"{UNBEGUN} {seconds} s: the machine that took it is gone."
+    return Automation(
+        name="reca: mark runs that never began as crashed",
+        description=f"{told} docs/operations.md, Recovery.",
+        trigger=EventTrigger(
+            after={PENDING},
+            expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in (*SILENT_STATES, "Scheduled")},
+            match=ANY_RUN,
+            match_related=[
+                {"prefect.resource.role": "work-pool", "prefect.work-pool.type": "process"},
+                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RESUME_TAG}"},
+            ],
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

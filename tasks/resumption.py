@@ -38,9 +38,10 @@ RESUME_TAG = "resume-auto"
 RESUME_NAME = "reca: resume crashed runs"
 """Of the automation that does so; switched off by a person, nothing here resumes anything either."""
 SILENT = "No heartbeat for"
+UNBEGUN = "It did not begin within"
 RESUMED = "Crashed: goes on from its last checkpoint."
 CUT_OFF = "The machine went down while this ran."
-CALLED_DEAD = (SILENT, RESUMED, CUT_OFF)
+CALLED_DEAD = (SILENT, UNBEGUN, RESUMED, CUT_OFF)
 """How messages begin that only a dead run can have; what a person sets has another message and stands."""
 LOOK_SECONDS = 5.0
 """Between two looks of a run at its own state; a crashed one is put back after 20 s (deployments/automations.py)."""

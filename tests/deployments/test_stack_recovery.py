@@ -13,6 +13,8 @@ import yaml
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.utils.request_utils import JitteredRetry
 from prefect.events.schemas.automations import EventTrigger
+from prefect.server.events.schemas.automations import EventTrigger as ServerTrigger
+from prefect.server.events.schemas.events import RelatedResource, Resource
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
 from deployments import recipes, stack_setup
@@ -24,6 +26,7 @@ from deployments.automations import (
     automations,
     requeue,
     silence_seconds,
+    unbegun,
     zombie,
 )
 from deployments.environment import START_VARIABLE
@@ -161,7 +164,21 @@ def test_only_tagged_runs_are_put_back_in_the_queue() -> None:
     trigger = requeue().trigger
     assert isinstance(trigger, EventTrigger)
     assert f"prefect.tag.{RESUME_TAG}" in str(trigger.match_related)
-    assert len({automation.name for automation in automations()}) == 2
+    assert len({automation.name for automation in automations()}) == 3
+
+
+def test_a_run_that_never_began_is_called_dead_where_a_process_worker_took_it() -> None:
+    trigger = unbegun().trigger
+    assert isinstance(trigger, EventTrigger)
+    assert trigger.after == {"prefect.flow-run.Pending"}
+    assert HEARTBEAT in trigger.expect
+    assert not trigger.expect & {"prefect.flow-run.Submitting", "prefect.flow-run.Running"}
+    pool = {"prefect.resource.id": "prefect.work-pool.1", "prefect.resource.role": "work-pool"}
+    tag = {"prefect.resource.id": f"prefect.tag.{RESUME_TAG}", "prefect.resource.role": "tag"}
+    run = Resource({"prefect.resource.id": "prefect.flow-run.1"})
+    for kind, covered in (("process", True), ("kubernetes", False)):
+        related = [RelatedResource(pool | {"prefect.work-pool.type": kind}), RelatedResource(tag)]
+        assert ServerTrigger.model_validate(trigger.model_dump()).covers_resources(run, related) is covered
 
 
 def test_without_a_named_limit_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
