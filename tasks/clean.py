@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 
-from prefect.runtime import flow_run as prefect_run
-
 from reca_core.contracts.requests import Cleaning
 from tasks.artifacts import show_page
 from tasks.cleaning import UNITS_SECONDS, Removable, removable, remove
@@ -16,6 +14,7 @@ from tasks.home import current_home
 from tasks.policies import check_run_attempts, verb
 from tasks.progress import note
 from tasks.results import Cleaned
+from tasks.resumption import times_begun
 from tasks.tracking_clean import prune_views, purge
 from tasks.tracking_weights import known_weights
 
@@ -31,7 +30,7 @@ def clean(cleaning: Cleaning) -> Cleaned:
 
     Raises StageFailed where the run was resumed too often.
     """
-    check_run_attempts(int(prefect_run.run_count or 1), os.environ)
+    check_run_attempts(times_begun(), os.environ)
     items = removable(current_home(), known_weights(), cleaning.older_than_days * UNITS_SECONDS["d"])
     gone = items if cleaning.dry_run else remove(items)
     said = [prune_views(dry_run=cleaning.dry_run)]

@@ -41,6 +41,7 @@ SILENT = "No heartbeat for"
 UNBEGUN = "It did not begin within"
 RESUMED = "Crashed: goes on from its last checkpoint."
 CUT_OFF = "The machine went down while this ran."
+OBJECTION = "It lives; the server had said:"
 CALLED_DEAD = (SILENT, UNBEGUN, RESUMED, CUT_OFF)
 """How messages begin that only a dead run can have; what a person sets has another message and stands."""
 LOOK_SECONDS = 5.0
@@ -73,6 +74,21 @@ def stay_running() -> Iterator[None]:
         watcher.join(LOOK_SECONDS)
 
 
+def times_begun() -> int:
+    """How often the flow run of this process was begun. Prefect counts objections too; where it cannot be asked, they
+    count."""
+    counted = int(prefect_run.run_count or 1)
+    if counted == 1 or not prefect_run.id:
+        return counted
+    try:
+        with get_client(sync_client=True) as client:
+            history = client.read_flow_run_states(UUID(prefect_run.id))
+    except SERVER_TROUBLE as error:
+        run_logger().warning("the server cannot be asked how often this run was begun: %s", error)
+        return counted
+    return counted - sum((state.message or "").startswith(OBJECTION) for state in history)
+
+
 def _watch(flow_run_id: UUID, ended: threading.Event) -> None:
     cancelled_at = 0.0
     with get_client(sync_client=True) as client:
@@ -82,7 +98,7 @@ def _watch(flow_run_id: UUID, ended: threading.Event) -> None:
                 if state is None or ended.is_set():
                     continue
                 if called_dead(state):
-                    alive: State[None] = Running(message=f"It lives; the server had said: {state.message}")
+                    alive: State[None] = Running(message=f"{OBJECTION} {state.message}")
                     client.set_flow_run_state(flow_run_id, alive, force=True)
                 cancelled_at = (cancelled_at or time.monotonic()) if state.type == StateType.CANCELLING else 0.0
                 if cancelled_at and time.monotonic() - cancelled_at >= CANCEL_SECONDS:

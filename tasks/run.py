@@ -20,7 +20,7 @@ from tasks.artifacts import show_link
 from tasks.home import current_home
 from tasks.policies import check_run_attempts
 from tasks.provenance import current_provenance
-from tasks.resumption import stay_running
+from tasks.resumption import stay_running, times_begun
 from tasks.tracking import TrackedRun
 
 
@@ -42,7 +42,7 @@ def pipeline_run(flow: str) -> Iterator[RunContext]:
 
     Raises StageFailed where it was resumed too often.
     """
-    check_run_attempts(int(prefect_run.run_count or 1), os.environ)
+    check_run_attempts(times_begun(), os.environ)
     flow_run_id = str(prefect_run.id or uuid.uuid4())
     prefect_url = page()
     tags = {"flow": flow, "prefect_url": prefect_url, "git_commit": current_provenance().git_commit}

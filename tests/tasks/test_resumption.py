@@ -16,7 +16,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Running, State
 
 from deployments.automations import requeue, zombie
 from tasks import resumption
-from tasks.resumption import CUT_OFF, RESUMED, called_dead, crashed_runs, resume_crashed, stay_running
+from tasks.resumption import CUT_OFF, RESUMED, called_dead, crashed_runs, resume_crashed, stay_running, times_begun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,12 @@ class Server:
         self.state = state
         self.told.append(state)
 
+    def read_flow_run_states(self, flow_run_id: UUID) -> list[State[None]]:
+        assert flow_run_id == RUN
+        if self.away:
+            raise httpx.ConnectError("away")
+        return [Running(), Crashed(message="x"), *self.told, Running()]
+
     def read_automations_by_name(self, name: str) -> list[Automation]:
         return []
 
@@ -62,8 +68,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     return found
 
 
-def in_a_run(monkeypatch: pytest.MonkeyPatch, tags: list[str]) -> None:
-    monkeypatch.setattr(resumption, "prefect_run", SimpleNamespace(id=str(RUN), tags=tags))
+def in_a_run(monkeypatch: pytest.MonkeyPatch, tags: list[str], run_count: int = 1) -> None:
+    monkeypatch.setattr(resumption, "prefect_run", SimpleNamespace(id=str(RUN), tags=tags, run_count=run_count))
 
 
 def until(condition: Any) -> None:
@@ -93,6 +99,20 @@ def test_a_run_that_lives_says_so_after_the_server_was_away(
     assert [state.type for state in server.told] == ["RUNNING"]
     assert wrong.message in str(server.told[0].message)
     assert not [thread for thread in threading.enumerate() if thread.name == "stay running"]
+
+
+def test_an_objection_is_no_beginning(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five outages of the server must not use up the attempts of a run that never died."""
+    in_a_run(monkeypatch, ["resume-auto"])
+    with stay_running():
+        server.state = Crashed(message=message_of(zombie()))
+        until(lambda: server.told)
+    in_a_run(monkeypatch, [], run_count=3)
+    assert times_begun() == 2
+    server.away = True
+    assert times_begun() == 3
+    in_a_run(monkeypatch, [], run_count=1)
+    assert times_begun() == 1
 
 
 @pytest.mark.parametrize("stands", [Crashed(message="by hand"), Cancelled(), AwaitingRetry(), Running()])
