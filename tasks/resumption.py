@@ -46,7 +46,7 @@ CALLED_DEAD = (SILENT, UNBEGUN, RESUMED, CUT_OFF)
 """How messages begin that only a dead run can have; what a person sets has another message and stands."""
 LOOK_SECONDS = 5.0
 """Between two looks of a run at its own state; a crashed one is put back after 20 s (deployments/automations.py)."""
-CANCEL_SECONDS = 15.0
+CANCEL_SECONDS = 10.0
 """A worker that hears of a cancel has asked the run to end by then."""
 OBJECTION_SECONDS = 15.0
 """So long a run that lives has had time to say so."""
