@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
+from prefect._internal.control_listener import get_intent
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -109,8 +110,13 @@ def _watch(flow_run_id: UUID, ended: threading.Event) -> None:
 
 
 def _end_cancelled(client: SyncPrefectClient, flow_run_id: UUID) -> None:
-    """As the worker would: Cancelled, and the signal that unwinds this process. An engine that knows of a final state
-    leaves it as it is; it would call the run crashed otherwise, and it would be resumed."""
+    """As the worker would, unless it has: Cancelled, and the signal that unwinds this process.
+
+    An engine that knows of a final state leaves it as it is; otherwise it would call the run crashed, and the run would
+    be resumed. A second signal would cut short what the first one began.
+    """
+    if get_intent() is not None:
+        return
     state: State[None] = Cancelled(message="Ended by the run itself: its worker hears of no cancel.")
     client.set_flow_run_state(flow_run_id, state, force=True)
     context = FlowRunContext.get()

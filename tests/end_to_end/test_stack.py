@@ -28,6 +28,7 @@ from tests.end_to_end.test_servers import (
     children,
     flow_processes,
     free_port,
+    of_run,
     state_of,
     tracked,
     trigger,
@@ -247,7 +248,7 @@ def test_a_run_waits_for_an_mlflow_that_is_away_and_loses_nothing(stack: Stack, 
     for pid in held:
         os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: not children(stack), RESUME_SECONDS)
-    (flow,) = [pid for pid, line in flow_processes(stack).items() if "prefect.engine" in line]
+    (flow,) = of_run(stack, flow_run_id) & set(flow_processes(stack))
     time.sleep(OUTAGE_SECONDS)
     assert (state_of(stack, flow_run_id), flow in flow_processes(stack)) == ("RUNNING", True)
     with (home / "stack/mlflow.log").open("ab") as log:
@@ -311,7 +312,7 @@ def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence_an
     home = stack.root / "home"
     flow_run_id = begin_long_training(stack, model, 100_000)
     assert wait_until(lambda: heartbeats(stack, flow_run_id), 60)
-    at_work = set(children(stack))
+    at_work = of_run(stack, flow_run_id)
     for pid in processes_of(home):
         if environment_of(pid).get("RECA_STACK_PART") == "prefect":
             os.kill(pid, signal.SIGKILL)
@@ -331,11 +332,10 @@ def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence_an
         f"CRASHED: No heartbeat for {SILENCE_SECONDS} s: the process is gone.",
         f"RUNNING: It lives; the server had said: No heartbeat for {SILENCE_SECONDS} s: the process is gone.",
     ]
-    assert set(children(stack)) == at_work
-    assert len(flow_processes(stack)) == 1
+    assert of_run(stack, flow_run_id) == at_work
     assert "Flow run cancellation disabled" in (stack.root / "worker.log").read_text(errors="replace")
     cancel(stack, flow_run_id)
-    wait_for(stack, "worker", lambda: not children(stack) and not flow_processes(stack), 30)
+    wait_for(stack, "worker", lambda: not of_run(stack, flow_run_id), 30)
     time.sleep(5)  # the worker reports how its process ended
     assert said()[-1].startswith("CANCELLED"), said()
     assert tracked(stack, flow_run_id)["info"]["status"] == "KILLED"

@@ -32,6 +32,7 @@ from tests.end_to_end.test_servers import (
     children,
     flow_processes,
     free_port,
+    of_run,
     state_of,
     tracked,
     trigger,
@@ -144,7 +145,7 @@ def test_versions_registered_elsewhere_are_measured_once_and_a_person_is_asked_b
         assert version_tags(stack, number)["evaluation"].startswith("done")
         assert "24/24 scored" in version_tags(stack, number)["measured.geneval.shapeworld"]
     (waiting,) = [run for run in runs_of(stack, "re-evaluate/registered") if run["state_type"] == "PAUSED"]
-    assert wait_until(lambda: not flow_processes(stack), 30)
+    assert wait_until(lambda: not of_run(stack, waiting["id"]), 30)
     before = tracked(stack, waiting["id"])["info"]
     assert before["status"] == "SCHEDULED"
     assert version(stack, "champion") == "1"

@@ -34,6 +34,7 @@ from tests.end_to_end.test_servers import (
     children,
     flow_processes,
     free_port,
+    of_run,
     state_of,
     tracked,
     trigger,
@@ -129,7 +130,7 @@ class BadHour:
     def _cancel(self, flow_run_id: str) -> bool:
         cancel(self.stack, flow_run_id)
         began = time.monotonic()
-        while children(self.stack) or flow_processes(self.stack):
+        while of_run(self.stack, flow_run_id):
             if time.monotonic() - began > 30:
                 self.faults.append(f"{flow_run_id}: processes were left 30 s after a cancel")
                 break
