@@ -351,7 +351,8 @@ def test_a_cancel_from_the_ui_ends_every_process_of_the_run(stack: Stack, model:
     flow_run_id = begin_long_training(stack, model, 100_000)
     cancel(stack, flow_run_id)
     wait_for(stack, "worker", lambda: not of_run(stack, flow_run_id), 30)
-    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CANCELLED", 30)
+    # What ended is another matter than when a busy server says so: SQLite lets it wait for a minute.
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CANCELLED", 90)
     assert tracked(stack, flow_run_id)["info"]["status"] == "KILLED"
 
 
@@ -378,4 +379,4 @@ def test_killing_the_flow_process_leaves_nothing_alive(stack: Stack, model: Path
     for pid in flow_processes(stack):
         os.kill(pid, signal.SIGKILL)
     wait_for(stack, "worker", lambda: not children(stack), 10)
-    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CRASHED", 30)
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CRASHED", 90)

@@ -336,7 +336,8 @@ def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence_an
     assert "Flow run cancellation disabled" in (stack.root / "worker.log").read_text(errors="replace")
     cancel(stack, flow_run_id)
     wait_for(stack, "worker", lambda: not of_run(stack, flow_run_id), 30)
-    time.sleep(5)  # the worker reports how its process ended
+    wait_for(stack, "worker", lambda: state_of(stack, flow_run_id) == "CANCELLED", 90)
+    time.sleep(5)  # the worker reports how its process ended, which must change nothing
     assert said()[-1].startswith("CANCELLED"), said()
     assert tracked(stack, flow_run_id)["info"]["status"] == "KILLED"
 
