@@ -35,10 +35,10 @@ from tests.end_to_end.test_servers import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1500)]
 
 UP_SECONDS = 480.0
-RESUME_SECONDS = 300.0
+RESUME_SECONDS = 420.0
 IDLE_MEGABYTES = 900.0
 OUTAGE_SECONDS = 120.0
 """Of MLflow, once the training has ended; how long its client tries: tests/deployments/test_stack_recovery.py."""
