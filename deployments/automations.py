@@ -11,7 +11,7 @@ its slot (measured with 3.8.8). So:
 3. *requeue*: a crashed run with the tag ``resume-auto`` is scheduled again after ``SETTLE_SECONDS``: the same flow
    run, which finds the same MLflow run and resumes from its last checkpoint.
 
-Both go by events, so a server that was away errs in both: ``tasks/resumption.py`` says what mends that.
+All go by events, so a server that was away errs in each: ``tasks/resumption.py`` says what mends that.
 
 How often that may happen is decided by the run itself (``tasks/policies.py``, RECA_RUN_ATTEMPTS), because an automation
 cannot count: a run that crashes its machine must not do so for ever.
@@ -20,13 +20,14 @@ cannot count: a run that crashes its machine must not do so for ever.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from prefect.automations import Automation
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.variables import whole_number
@@ -70,41 +71,39 @@ def silence_seconds(environment: Mapping[str, str]) -> int:
 def zombie(seconds: int = SILENCE_SECONDS) -> Automation:
     """Runs that were silent for so long are marked CRASHED."""
     told = f"{SILENT} {seconds} s: the process is gone."
-    return Automation(
-        name="reca: mark silent runs as crashed",
-        description=f"{told} docs/operations.md, Recovery.",
-        trigger=EventTrigger(
-            after={HEARTBEAT},
-            expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in SILENT_STATES},
-            match=ANY_RUN,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=seconds),
-        ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=told)],
-    )
+    trigger = _unless_heard(HEARTBEAT, SILENT_STATES, seconds)
+    return _mark_crashed("reca: mark silent runs as crashed", told, trigger)
 
 
 def unbegun(seconds: int = BEGIN_SECONDS) -> Automation:
     """Runs that a process worker took and that did not begin for so long are marked CRASHED."""
     told = f"{UNBEGUN} {seconds} s: the machine that took it is gone."
+    trigger = _unless_heard(PENDING, (*SILENT_STATES, "Scheduled"), seconds)
+    trigger.match_related = [
+        ResourceSpecification({"prefect.resource.role": "work-pool", "prefect.work-pool.type": "process"}),
+        ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RESUME_TAG}"}),
+    ]
+    return _mark_crashed("reca: mark runs that never began as crashed", told, trigger)
+
+
+def _unless_heard(after: str, states: Iterable[str], seconds: int) -> EventTrigger:
+    """For each run: after that event neither a heartbeat nor one of the states for so long."""
+    return EventTrigger(
+        after={after},
+        expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in states},
+        match=ANY_RUN,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=seconds),
+    )
+
+
+def _mark_crashed(name: str, told: str, trigger: EventTrigger) -> Automation:
     return Automation(
-        name="reca: mark runs that never began as crashed",
+        name=name,
         description=f"{told} docs/operations.md, Recovery.",
-        trigger=EventTrigger(
-            after={PENDING},
-            expect={HEARTBEAT} | {f"prefect.flow-run.{state}" for state in (*SILENT_STATES, "Scheduled")},
-            match=ANY_RUN,
-            match_related=[
-                {"prefect.resource.role": "work-pool", "prefect.work-pool.type": "process"},
-                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RESUME_TAG}"},
-            ],
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=seconds),
-        ),
+        trigger=trigger,
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=told)],
     )
 

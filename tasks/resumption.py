@@ -76,8 +76,10 @@ def stay_running() -> Iterator[None]:
 
 
 def times_begun() -> int:
-    """How often the flow run of this process was begun. Prefect counts objections too; where it cannot be asked, they
-    count."""
+    """How often the flow run of this process was begun, without objections, which Prefect counts too.
+
+    Where the server cannot be asked for them they stay in the count.
+    """
     counted = int(prefect_run.run_count or 1)
     if counted == 1 or not prefect_run.id:
         return counted

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reca_core.contracts.errors import StageFailed
 from reca_core.contracts.files import append_jsonl, atomic_write_text, read_jsonl
 
 FLUSH_SECONDS = 1.0
@@ -45,11 +44,8 @@ class MetricsLog:
 
 
 def keep_steps(path: Path, done_steps: int) -> list[dict[str, Any]]:
-    """Cut rows of later steps from a JSON-lines file, atomically; return the others."""
-    try:
-        rows = list(read_jsonl(path))
-    except ValueError as error:
-        raise StageFailed(f"is damaged: {error}", field=str(path), remedy="check the disk; move it away") from error
+    """Cut rows of later steps from a JSON-lines file, atomically; return the others. Raises DamagedFile."""
+    rows = list(read_jsonl(path))
     kept = [row for row in rows if row[STEP] <= done_steps]
     if len(kept) < len(rows):
         atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in kept))

@@ -351,6 +351,7 @@ def has_checkpoint(command: str) -> bool:
 
 def test_a_cancel_from_the_ui_ends_every_process_of_the_run(stack: Stack, model: Path) -> None:
     flow_run_id = begin_long_training(stack, model, 100_000)
+    assert len(of_run(stack, flow_run_id)) >= 2, "the flow and its stage"
     cancel(stack, flow_run_id)
     wait_for(stack, "worker", lambda: not of_run(stack, flow_run_id), 30)
     # What ended is another matter than when a busy server says so: SQLite lets it wait for a minute.

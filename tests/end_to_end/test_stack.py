@@ -313,6 +313,7 @@ def test_a_training_outlives_a_server_that_was_away_for_longer_than_a_silence_an
     flow_run_id = begin_long_training(stack, model, 100_000)
     assert wait_until(lambda: heartbeats(stack, flow_run_id), 60)
     at_work = of_run(stack, flow_run_id)
+    assert len(at_work) >= 2, "the flow and its stage"
     for pid in processes_of(home):
         if environment_of(pid).get("RECA_STACK_PART") == "prefect":
             os.kill(pid, signal.SIGKILL)

@@ -51,6 +51,8 @@ AWAY_SECONDS = (0.0, 120.0)
 CANCEL_SHARE = 0.15
 EVALUATION = {"prompts_per_tag": 3, "pictures_per_prompt": 1}
 ROWS = 18
+MODELS = 2
+"""The base and the trained one."""
 
 
 def kill(pids: list[int]) -> None:
@@ -165,11 +167,12 @@ class BadHour:
         versions = stack.tracking("GET", "model-versions/search", made).get("model_versions", [])
         if len(versions) != 1:
             faults.append(f"{len(versions)} registered versions")
-        for has in tags:
-            directory = Path(has.get("run_directory", ""))
-            for name in ("samples.jsonl", "judgments.jsonl"):
-                if (directory / name).is_file():
-                    faults += rows_of(directory / name)
+        judged = [Path(has["run_directory"]) for has in tags if has.get("stage") == "benchmark"]
+        if len(judged) != MODELS:
+            faults.append(f"{len(judged)} judged models, not {MODELS}")
+        for answers in judged:
+            samples = json.loads((answers / "request.json").read_text())["samples_directory"]
+            faults += [*rows_of(answers / "judgments.jsonl"), *rows_of(Path(samples) / "samples.jsonl")]
         return faults
 
 
