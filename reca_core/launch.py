@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from reca_core.contracts.base import Config
 from reca_core.contracts.conversion import ConvertRequest
@@ -30,6 +31,7 @@ from reca_core.contracts.errors import (
     EXIT_STAGE_FAILED,
     BadInput,
     RecaError,
+    StageFailed,
 )
 from reca_core.contracts.estimate import EstimateRequest
 from reca_core.contracts.hashing import request_hash
@@ -60,6 +62,8 @@ VERDICT_VARIABLE = "RECA_VERDICT_FILE"
 """Names a file in which a rank that failed for a reason leaves its status: such a failure is not worth a restart."""
 KNOWN_STATUSES = frozenset({EXIT_BAD_INPUT, EXIT_PREREQUISITE, EXIT_STAGE_FAILED, EXIT_INTERRUPTED})
 
+DISK_REMEDY = "look at the disk's free space and at who may write there, then run again: what was finished is kept"
+
 log = logging.getLogger(LAUNCH_MODULE)
 
 
@@ -77,9 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(given[0], Path(given[1]))
     except RecaError as error:
         return _judged(_fail(str(error), error.exit_code))
-    except OSError as error:  # a disk that is full or read-only, a file that vanished: the machine's fault, not a bug
+    except (OSError, SafetensorError) as error:  # a disk that is full, a file that vanished: the machine's, not a bug
         log.info("where it happened", exc_info=error)
-        return _judged(_fail(f"a file cannot be read or written: {error}", EXIT_STAGE_FAILED))
+        fault = StageFailed(f"a file cannot be read or written: {error}", remedy=DISK_REMEDY)
+        return _judged(_fail(str(fault), fault.exit_code))
 
 
 def _run(command: str, path: Path) -> int:

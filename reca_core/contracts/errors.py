@@ -7,7 +7,9 @@ The exit status of the command line is a property of the error class:
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
@@ -35,6 +37,10 @@ class RecaError(Exception):
         self.choices = tuple(choices)
         self.remedy = remedy
         super().__init__(self.render())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Ranks send each other their errors, whatever arguments a subclass takes: no constructor is called again."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def render(self) -> str:
         """One line per part that is present."""

@@ -6,6 +6,7 @@ and docs/operations.md.
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import model_validator
@@ -14,6 +15,12 @@ from reca_core.contracts.base import Config, Record, unhashed
 from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+SMALL_BYTES = 64 * MIB
+"""Weights of a model whose memory is nobody's worry."""
+CUDA_CONTEXT = 600 * MIB
+"""Of a process's GPU memory, before any tensor; not measured here."""
+MOMENTS = 2
+"""AdamW's, each as large as the parameter."""
 Changes = dict[str, int | bool | float | str]
 """Training settings by name."""
 
@@ -38,6 +45,10 @@ class EstimateRequest(Config):
     """Pictures that will be drawn for measuring."""
     directory: str = unhashed()
     """Absolute directory on the disk that receives the results."""
+    written: int = unhashed(0)
+    """Bytes of an earlier attempt that lie there and that this one takes the place of."""
+    feature_directory: str = unhashed("")
+    """Absolute directory of frozen features. Empty: they are not counted."""
     answer: str = unhashed()
     """Absolute path of the JSON file, an ``Estimate``, that is written."""
 
@@ -71,11 +82,14 @@ class Need(Record):
     """The finished model on disk, and that of the moving average."""
     samples: int
     """Pictures drawn for measuring, at most."""
+    features: int = 0
+    """Frozen features that are still to be written where the plan insists on them, at least. What ``auto`` keeps never
+    takes the room of anything else (``reca_core.training.feature_choice``)."""
 
     @property
     def disk(self) -> int:
         """Everything on disk at its largest."""
-        return self.checkpoint * self.checkpoints_kept + self.final + self.samples
+        return self.checkpoint * self.checkpoints_kept + self.final + self.samples + self.features
 
 
 class Estimate(Record):
@@ -94,18 +108,44 @@ class Estimate(Record):
     need: Need
     imports: int
     """Host memory of one process before it loads anything."""
-    host_available: int
-    """Of this machine, or of this process's control group where that is less."""
+    host_available: int | None
+    """Of this machine, or below a limit on this process's control groups where that is less; None is not known."""
     device_available: list[int]
     """Free on every GPU."""
     disk_available: int
-    """Free on the disk that receives the results."""
+    """On the disk that receives the results: free, or taken by an earlier attempt at the same training."""
+    features_available: int | None = None
+    """Free on the disk of the frozen features, where that is another one."""
     shortages: list[str] = []
     """What does not fit, in words; empty where everything does."""
     remedies: list[Need] = []
     """Changes of settings with which it was estimated again and fits."""
     notes: list[str] = []
     """What is not counted or not certain."""
+
+
+def checkpoint_bytes(trained: int, plan: TrainingPlan) -> int:
+    """One checkpoint, of so many bytes of trained weights: these, the optimizer's state, the moving average."""
+    return trained * (1 + MOMENTS + (plan.ema_decay > 0))
+
+
+def final_bytes(weights: int, plan: TrainingPlan) -> int:
+    """The finished model, and that of the moving average."""
+    return weights * (1 + (plan.ema_decay > 0))
+
+
+def checkpoints_left(plan: TrainingPlan) -> int:
+    """How many stay when the training is over, at most: the newest, and the best."""
+    return min(_saves(plan), plan.keep_checkpoints + (plan.best_by != "off"))
+
+
+def checkpoints_at_once(plan: TrainingPlan) -> int:
+    """The same while one more is being written."""
+    return min(_saves(plan), plan.keep_checkpoints + (plan.best_by != "off") + 1)
+
+
+def _saves(plan: TrainingPlan) -> int:
+    return math.ceil(plan.steps / plan.checkpoint_every_steps)
 
 
 def sized(size: int) -> str:

@@ -22,7 +22,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
+    with _named(path), temporary.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
@@ -54,10 +54,20 @@ def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     drop_torn_line(path)
-    with path.open("ab") as stream:
+    with _named(path), path.open("ab") as stream:
         stream.write(text.encode())
         stream.flush()
         os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the file into errors of an open file, such as a full disk's, which name none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def drop_torn_line(path: Path) -> None:

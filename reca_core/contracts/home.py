@@ -118,6 +118,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def left_out_captions(self) -> Path:
+        """One ``LeftOutCaption`` per caption row that a training leaves out; there once all were examined."""
+        return self.path / "left_out_captions.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """``step-NNNNNNNN`` directories, each complete or absent."""
         return self.path / "checkpoints"

@@ -26,7 +26,7 @@ class Progress(Record):
     """A point on the way of one stage."""
 
     stage: str
-    """tokenizer, base, post, sample, judge, prepare."""
+    """tokenizer, base, post, captions, sample, judge, prepare."""
     done: int
     """Units finished."""
     total: int

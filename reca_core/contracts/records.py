@@ -51,6 +51,19 @@ class QuarantineRow(Record):
     """Why it is unusable, in words."""
 
 
+class LeftOutCaption(Record):
+    """One row of a caption file whose picture cannot be used. One line of a training's ``left_out_captions.jsonl``."""
+
+    row: int
+    """Of the caption file, from 0."""
+    image: str
+    """The picture, as an absolute path."""
+    kind: QuarantineKind
+    """What sort of fault it is, for counting."""
+    reason: str
+    """Why it is unusable, in words."""
+
+
 class PreparedData(Record):
     """A prepared picture set."""
 
@@ -179,6 +192,8 @@ class TrainResult(Record):
     """What the guards saw and did not stop for."""
     leaked_captions: int = 0
     """Fine-tuning captions that were left out because a benchmark asks for them."""
+    left_out_captions: int = 0
+    """Rows of the caption file that were left out because their pictures cannot be used."""
     best_step: int = 0
     """Step of the kept checkpoint with the lowest loss; 0 where checkpoints were not compared."""
 

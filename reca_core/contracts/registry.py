@@ -28,6 +28,8 @@ class FamilyEntry:
     """Weights files that lie beside every model of the family's authors, such as an autoencoder's."""
     conversion: str = ""
     """Module that translates its authors' files (``Conversion`` of reca_core/models/published.py); empty: none."""
+    tiny: str = ""
+    """Module with ``tiny_start`` and ``STAGES``, from which ``reca_core.make_tiny`` makes a tiny base; empty: none."""
     edits: bool = False
     """True if the adapter changes pictures by instruction (``EditsImages``): known before any model is loaded."""
 
@@ -38,19 +40,21 @@ FAMILIES: dict[str, FamilyEntry] = {
         ("janus", "multi_modality"),
         1,
         conversion="reca_core.models.janus.conversion",
+        tiny="reca_core.models.janus.tiny_start",
     ),
     "harmon": FamilyEntry(
         "reca_core.models.harmon.adapter:Harmon",
         ("harmon",),
-        1,
+        2,
         files=("kl16.ckpt",),
         parts=("kl16.ckpt",),
         conversion="reca_core.models.harmon.conversion",
+        tiny="reca_core.models.harmon.tiny_start",
     ),
     "bagel": FamilyEntry(
         "reca_core.models.bagel.adapter:Bagel",
         ("bagel",),
-        1,
+        2,
         files=("llm_config.json",),
         parts=("ae.safetensors",),
         conversion="reca_core.models.bagel.conversion",
@@ -59,9 +63,10 @@ FAMILIES: dict[str, FamilyEntry] = {
     "showo": FamilyEntry(
         "reca_core.models.showo.adapter:Showo",
         ("showo",),
-        1,
+        2,
         class_names=("Showo",),
         conversion="reca_core.models.showo.conversion",
+        tiny="reca_core.models.showo.tiny_start",
     ),
     "openuni": FamilyEntry(
         "reca_core.models.openuni.adapter:OpenUni",
@@ -69,11 +74,15 @@ FAMILIES: dict[str, FamilyEntry] = {
         1,
         files=("openuni*.pth",),
         conversion="reca_core.models.openuni.conversion",
+        tiny="reca_core.models.openuni.tiny_start",
     ),
 }
 
 BUNDLED_MODELS: dict[str, str] = {
     "tiny-janus": "reca_core/models/janus/tiny",
+    "tiny-harmon": "reca_core/models/harmon/tiny",
+    "tiny-openuni": "reca_core/models/openuni/tiny",
+    "tiny-showo": "reca_core/models/showo/tiny",
 }
 """Bundled name -> directory, relative to the repository's package root."""
 

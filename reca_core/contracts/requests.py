@@ -39,7 +39,7 @@ class ModelChoice(Config):
     model_config = ConfigDict(title="Model")
 
     source: str = Field("tiny-janus", min_length=1, title="Model")
-    """A bundled name (tiny-janus), a directory, a hub id, or a registered version: models:/NAME@ALIAS."""
+    """A bundled name (such as tiny-janus), a directory, a hub id, or a registered version: models:/NAME@ALIAS."""
     revision: str = Field("", title="Hub revision")
     """Commit, tag or branch of a hub id. Empty: main; the commit it stands for is recorded."""
     weights: str = Field("", title="Weights file")
@@ -129,8 +129,8 @@ class TrainingPlan(Config):
 
     model_config = ConfigDict(title="Training")
 
-    stage: Literal["post", "base", "tokenizer"] = Field("post", title="Stage")
-    """post: RecA or fine-tuning, encoder and tokenizer frozen; base: pretraining; tokenizer: its autoencoder alone."""
+    stage: Literal["post", "base", "tokenizer", "decoder"] = Field("post", title="Stage")
+    """post: RecA or fine-tuning; base: pretraining; tokenizer: the image tokenizer; decoder: only what of it draws."""
     condition: Literal["understanding", "own_tokens"] = Field("understanding", title="Condition")
     """What the generator is shown of the picture. understanding is RecA; own_tokens shows it the very tokens that it
     must write, which can only be copied: the control without a bottleneck, never a training for use."""
@@ -162,7 +162,7 @@ class TrainingPlan(Config):
     drop_text: float = Field(0.1, ge=0, le=1, title="Prompt dropout")
     """How often the instruction is replaced by the family's null form, which classifier-free guidance needs."""
     precision: Literal["float32", "bfloat16"] = Field("float32", title="Precision")
-    """Autocast type of the forward pass; weights and reductions stay float32."""
+    """Autocast type of the forward pass; trained weights and reductions stay float32."""
     understanding_downscale: int = Field(0, ge=0, le=64, title="Smaller understanding picture")
     """How many times smaller the understanding side sees the picture than it is drawn. 0: as the family was published;
     Harmon and Show-o's VQ variant can change it."""

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from reca_core.contracts.errors import CheckpointRefused
+from reca_core.models import directory as common
 from reca_core.models.published import Conversion, Published, WeightsFile, file_of, write_files
 from reca_core.models.state import compare_shapes
 from reca_core.models.unified import LoadReport
@@ -56,11 +58,24 @@ class Checkpoint:
     """Our names of parameters that its training is known not to have reached."""
 
 
+def network_of(conversion: Conversion, configuration: Any) -> nn.Module:
+    """Of shapes alone. Raises CheckpointRefused where no network has the sizes that config.json says."""
+    try:
+        return conversion.network(configuration)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise CheckpointRefused(
+            f"its sizes are those of no network ({type(error).__name__}: {said})",
+            field=common.CONFIG,
+            remedy="take config.json from where the weights come from",
+        ) from error
+
+
 class Names:
     """The tensors of one configuration in the authors' layout: which must be there, which may."""
 
     def __init__(self, conversion: Conversion, configuration: Any) -> None:
-        shapes = conversion.network(configuration).state_dict()
+        shapes = network_of(conversion, configuration).state_dict()
         self.conversion, self.configuration = conversion, configuration
         self.ours: dict[str, Tensor] = dict(shapes)
         self.wanted = conversion.to_upstream(self.ours, configuration)

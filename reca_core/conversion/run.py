@@ -137,8 +137,10 @@ def _trainable(conversion: Conversion, found: Checkpoint) -> frozenset[str]:
 
 
 def _same(found: Checkpoint, base: Checkpoint, name: str) -> bool:
+    """In the type of what was trained: a base that was merely stored in half precision has not been trained, and a
+    float32 weight that moved by less than the last bit of its bfloat16 base has."""
     ours, theirs = found.state[name], base.state[name]
-    return ours.shape == theirs.shape and torch.equal(ours.to(torch.float32), theirs.to(torch.float32))
+    return ours.shape == theirs.shape and torch.equal(ours, theirs.to(ours.dtype))
 
 
 def _refusal(conversion: Conversion, found: Checkpoint, base: Checkpoint | None, report: ConversionReport) -> str:
@@ -196,6 +198,8 @@ def _write_upstream(conversion: Conversion, found: Checkpoint, directory: Path) 
     if not found.origin.files:
         small = conversion.upstream_settings(found.configuration, found.companions)
     settings = conversion.settings(found.configuration)
+    if common.CARD in found.companions:  # of a checkpoint of ours: how it was trained
+        small[common.CARD] = found.companions[common.CARD]
     small[SETTINGS] = json.dumps(settings, indent=2, ensure_ascii=False).encode()
     for name, content in small.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)

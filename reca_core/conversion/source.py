@@ -10,21 +10,28 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused, PrerequisiteMissing
 from reca_core.contracts.registry import FAMILIES
-from reca_core.conversion.checkpoint import Checkpoint, Names, from_published, full_state, remembered
+from reca_core.conversion.checkpoint import Checkpoint, Names, from_published, full_state, network_of, remembered
 from reca_core.models import directory as common
 from reca_core.models.pickles import Weights
-from reca_core.models.published import SMALL_SUFFIXES, Conversion, Published, WeightsFile, read_file
+from reca_core.models.published import (
+    AVERAGE_PREFIX,
+    SMALL_SUFFIXES,
+    WEIGHTS_SUFFIXES,
+    Conversion,
+    Published,
+    WeightsFile,
+    read_file,
+)
 from reca_core.models.state import SHARD_INDEXES, SINGLE_FILES, compare_keys, read_state, read_tensors
 from reca_core.models.zero import is_zero
 
 FINAL, AVERAGE, DONE = "final", "final-average", "DONE.json"
 STEP_FACTS, STEP_WEIGHTS, STEP_AVERAGE = "state.json", "weights.safetensors", "average.safetensors"
-AVERAGE_PREFIX = "ema"
-WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt", ".pt")
 NOT_COMPANIONS = (common.CONFIG, common.GENERATION, common.WEIGHTS_INDEX)
 
 
@@ -36,6 +43,20 @@ def open_checkpoint(
     Raises BadInput for a place that is no checkpoint, PrerequisiteMissing where a part of it is not there,
     CheckpointRefused for damaged files, another family, or a moving average that was not asked for.
     """
+    try:
+        return _opened(conversion, family, place, asked, base)
+    except (StrictDataclassError, ArithmeticError) as error:
+        said = " ".join(str(error).split())
+        raise CheckpointRefused(
+            f"a configuration says what no network has: {said}",
+            field=str(place),
+            remedy="take its config.json from where the weights come from",
+        ) from error
+
+
+def _opened(
+    conversion: Conversion, family: str, place: Path, asked: Weights | None, base: Checkpoint | None
+) -> Checkpoint:
     if not place.exists():
         raise BadInput("there is no such file or directory", field="--from", remedy=f"check {place}")
     place = _of_run(place, asked)
@@ -46,6 +67,8 @@ def open_checkpoint(
     if conversion.is_published(place):
         return _published(conversion, place, asked, base)
     if (place / common.CONFIG).is_file():
+        if asked == "ema" and place.name != AVERAGE:
+            raise PrerequisiteMissing("holds no moving average", field=str(place), remedy="--weights model")
         return _ours(conversion, family, place, base)
     return _bare_file(conversion, _only_weights(place, asked), asked, base)
 
@@ -155,12 +178,23 @@ def _ours(conversion: Conversion, family: str, place: Path, base: Checkpoint | N
     if base is not None:
         state = {**{name: tensor for name, tensor in base.state.items() if name not in state}, **state}
     conversion.settle(configuration, state)
-    network, derivable = conversion.network(configuration), conversion.derivable(configuration)
+    network, derivable = network_of(conversion, configuration), conversion.derivable(configuration)
     report = compare_keys(network, state, may_miss=derivable)
     kept = {name: tensor for name, tensor in state.items() if name not in derivable}
-    names = {path.name: path for path in place.iterdir() if path.is_file() and path.suffix in SMALL_SUFFIXES}
+    beside = (path for path in place.iterdir() if path.suffix in SMALL_SUFFIXES or path.name == common.CARD)
+    names = {path.name: path for path in beside if path.is_file()}
     companions = {name: path.read_bytes() for name, path in sorted(names.items()) if name not in NOT_COMPANIONS}
-    return Checkpoint(configuration, kept, companions, report, remembered(place), ours=True, idle=_idle(place))
+    return Checkpoint(
+        configuration, kept, companions, report, remembered(place), ours=True, idle=_idle(place), notes=_repeated(place)
+    )
+
+
+def _repeated(place: Path) -> tuple[str, ...]:
+    """What the card of a trained checkpoint says was repeated of a published training: what leaves here may be that."""
+    card, fact = place / common.CARD, f"- {common.PARITY}: {common.REPEATED}"
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
+    found = [line.removeprefix(fact) for line in lines if line.startswith(fact)]
+    return tuple(f"trained with upstream_parity: {slips}" for slips in found)
 
 
 def _refuse_other_family(family: str, place: Path) -> None:
@@ -197,7 +231,7 @@ def _step(conversion: Conversion, place: Path, asked: Weights | None, base: Chec
     if not file.is_file():
         raise PrerequisiteMissing("the run kept no moving average", field=str(place), remedy="--weights model")
     state = {**base.state, **read_tensors(file)}
-    network, derivable = conversion.network(base.configuration), conversion.derivable(base.configuration)
+    network, derivable = network_of(conversion, base.configuration), conversion.derivable(base.configuration)
     report = compare_keys(network, state, may_miss=derivable)
     kept = {name: tensor for name, tensor in state.items() if name not in derivable}
     return replace(base, state=kept, report=report, ours=True, notes=())

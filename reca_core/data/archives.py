@@ -75,9 +75,22 @@ def _entries(path: Path, start: int) -> Iterator[Entry]:
                 if number >= start:
                     yield _entry(archive, member, archive_name)
                 number += 1
+            _check_end(archive)
     except ARCHIVE_ERRORS as error:
         if number >= start:
             yield _torn(archive_name, number, error)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raises ReadError unless an empty block closes the archive: tarfile takes a bad header for the end of it."""
+    stream = archive.fileobj
+    assert stream is not None  # it is open
+    stream.seek(archive.offset)  # type: ignore[attr-defined]
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("unexpected end of data: no empty block closes it")
+    if any(block):
+        raise tarfile.ReadError("the next header is damaged, and nothing behind it can be found")
 
 
 def _torn(archive_name: str, members: int, error: BaseException) -> Refused:

@@ -37,7 +37,7 @@ from reca_core.contracts.files import write_json
 log = logging.getLogger(__name__)
 
 SHARD_BYTES = 128 << 20
-"""A shard is written when so much waits in memory: what a kill can lose at most."""
+"""A shard is written when so much waits in memory; before every checkpoint too."""
 SHARD_PICTURES = 4096
 """Or so many pictures, which bounds a shard's header."""
 OPEN_SHARDS = 64

@@ -94,7 +94,7 @@ class Folder:
         if not stat.S_ISREG(mode):
             return "not_a_file", "is a pipe, socket or device; not opened"
         if path.name.lower().endswith(CONTAINERS):
-            return "not_a_picture", f"holds pictures inside: read it with images.source={path}"
+            return "not_a_picture", f"holds pictures inside: read it with images.source={printable(str(path))}"
         return None
 
 

@@ -118,6 +118,12 @@ def load_picture(path: Path) -> Image.Image:
         return _decode(stream)
 
 
+def check_header(path: Path) -> None:
+    """Look at a file without decoding it. Raises PictureUnusable for what ``load_picture`` would refuse unread."""
+    with open_regular(path) as stream, _named(path), _quiet_pillow(), _open(stream):
+        pass
+
+
 def load_verified(row: ManifestRow) -> Image.Image:
     """``load_picture`` of a prepared picture, provided that its bytes are still the prepared ones.
 

@@ -7,8 +7,8 @@ of them (docs/data.md). Two rules:
 - ``templates``: besides, it opens with the first words that all prompts of a benchmark share ("a photo of") and uses no
   word that the benchmark does not use: the same template with other objects.
 
-Words are compared without case, accents' composition and punctuation. Prompts of fewer than ``FEWEST_WORDS`` words must
-be the whole caption: "a dog" is in every other sentence.
+Words are compared without case, accents' composition, punctuation and characters that show nothing, such as soft
+hyphens. Prompts of fewer than ``FEWEST_WORDS`` words must be the whole caption: "a dog" is in every other sentence.
 """
 
 from __future__ import annotations
@@ -24,13 +24,21 @@ FEWEST_WORDS = 4
 FEWEST_OPENING_WORDS = 2
 """Shortest opening that makes a template."""
 
+INVISIBLE = "Cf"
+"""Unicode's category of characters that show nothing: soft hyphens, joiners, marks of direction."""
+
 Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
     """Lower-case words without punctuation, in Unicode's compatibility composition."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return tuple("".join(letter if letter.isalnum() else " " for letter in folded).split())
+    return tuple("".join(letter if letter.isalnum() else _between(letter) for letter in folded).split())
+
+
+def _between(letter: str) -> str:
+    """What a character that is no letter leaves of itself: the end of a word, or nothing."""
+    return "" if unicodedata.category(letter) == INVISIBLE else " "
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from reca_core.data.images import PictureFacts
 COMMIT_SECONDS = 1.0
 """What a kill can lose at most."""
 PAGE_ROWS = 1000
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 """Raised when the tables or the meaning of an outcome change (a bound in ``images``, a rule in ``pixels``)."""
 COMPANION = "companion"
 PREFIX_COLUMNS = "label, kind, reason, file, sha256, width, height, bytes, suffix, colours"

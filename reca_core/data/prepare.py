@@ -26,7 +26,7 @@ from reca_core.contracts.progress import Progress, report_progress
 from reca_core.contracts.records import PreparedData
 from reca_core.contracts.requests import ImageSource, PrepareRequest
 from reca_core.data.colour import statistics_of
-from reca_core.data.entries import Companion, Outcome, Picture, Refused, Source
+from reca_core.data.entries import Companion, Outcome, Picture, Refused, Source, printable
 from reca_core.data.examine import Job, PictureStore, examine_all
 from reca_core.data.ledger import Ledger
 from reca_core.data.manifest import MANIFEST, QUARANTINE, PreparedSummary, digest_of, write_records, write_summary
@@ -96,7 +96,7 @@ def prepare(source: ImageSource, home: Home, report: Report, workers: int = 0) -
     data set out of reach, StageFailed where files cannot be written.
     """
     opened = open_source(source, home)
-    room = home.cache / "prepare" / sha256_text(opened.identity)[:HASH_LENGTH]
+    room = home.cache / "prepare" / sha256_text(printable(opened.identity))[:HASH_LENGTH]
     try:
         with _sole_use_of(room), contextlib.closing(Ledger(room / "ledger.sqlite")) as ledger:
             store = PictureStore(home.cache / "pictures", room / "incoming")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,10 +37,8 @@ class Rows(Sequence[Row], Generic[Row]):
         """Raises OSError where the file cannot be opened."""
         self.path = path
         self._file = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
+        # Not __del__: at the interpreter's exit that may find its modules gone.
+        weakref.finalize(self, os.close, self._file).atexit = False
 
     @overload
     def __getitem__(self, index: int) -> Row: ...

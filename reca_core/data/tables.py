@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -75,12 +74,28 @@ def saved_tables(directory: Path) -> list[Path]:
     listing = directory / "dataset_dict.json"
     folders = [directory]
     if listing.is_file():
-        folders = [directory / name for name in json.loads(listing.read_text())["splits"]]
+        folders = [directory / name for name in _splits(listing)]
     found = [path for folder in folders for path in folder.iterdir() if path.suffix in TABLE_SUFFIXES]
     if not found:
         fact = f"{directory} holds no {' or '.join(TABLE_SUFFIXES)} file"
         raise BadInput(fact, field="images.source", remedy="name the files themselves; globs are allowed")
     return found
+
+
+def _splits(listing: Path) -> list[str]:
+    """The splits that ``dataset_dict.json`` names. Raises BadInput for a file that says nothing of the kind."""
+    try:
+        said = json.loads(listing.read_bytes())
+    except ValueError:
+        said = None
+    names = said.get("splits") if isinstance(said, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput(
+            f"{listing} does not name the splits, as save_to_disk writes them",
+            field="images.source",
+            remedy='mend it, such as {"splits": ["train"]}, or name the tables themselves; globs are allowed',
+        )
+    return names
 
 
 def check_column(paths: Sequence[Path], column: str) -> None:
@@ -114,7 +129,7 @@ def _entries(path: Path, column: str, start: int) -> Iterator[Entry]:
     try:
         read = _parquet_batches if path.suffix == PARQUET_SUFFIX else _arrow_batches
         for first, cells in read(path, column, start):
-            for row, cell in enumerate(cells.to_pylist(), first):
+            for row, cell in enumerate(cells, first):
                 if row >= start:
                     yield _entry(f"{name} row {row}", cell)
     except (*TABLE_ERRORS, KeyError) as error:
@@ -122,17 +137,28 @@ def _entries(path: Path, column: str, start: int) -> Iterator[Entry]:
         yield Refused(name, "damaged", f"the table cannot be read beyond row {row}: {words}")
 
 
-def _entry(label: str, cell: Any) -> Entry:
-    path = None
-    if isinstance(cell, dict):
-        cell, path = cell.get("bytes"), cell.get("path")
-    if cell is None and path:
-        return Refused(label, "missing", f"the row names the file {path!r} instead of holding its bytes")
-    if cell is None:
+def _entry(label: str, cell: pa.Scalar) -> Entry:
+    path = b""
+    if isinstance(cell, pa.StructScalar):
+        path = _raw_text(cell, "path")
+        cell = cell["bytes"] if cell.is_valid and "bytes" in cell else pa.scalar(None)
+    if not cell.is_valid and path:
+        name = path.decode(errors="backslashreplace")
+        return Refused(label, "missing", f"the row names the file {name!r} instead of holding its bytes")
+    if not cell.is_valid:
         return Refused(label, "missing", "the row holds no picture")
-    if len(cell) > MAXIMUM_HELD_BYTES:
-        return Refused(label, "too_large", f"{len(cell):,} bytes are more than {MAXIMUM_HELD_BYTES:,}")
-    return Found(label, bytes(cell))
+    if not _is_bytes(cell.type):  # files of one source can differ
+        return Refused(label, "not_a_picture", f"the row holds {cell.type}, not the bytes of a picture")
+    content = cell.as_py()
+    if len(content) > MAXIMUM_HELD_BYTES:
+        return Refused(label, "too_large", f"{len(content):,} bytes are more than {MAXIMUM_HELD_BYTES:,}")
+    return Found(label, content)
+
+
+def _raw_text(cell: pa.StructScalar, field: str) -> bytes:
+    """A text field of a row as it lies there: nobody has checked that it is UTF-8."""
+    text = cell[field] if cell.is_valid and field in cell else None
+    return bytes(text.as_buffer()) if isinstance(text, pa.StringScalar) and text.is_valid else b""
 
 
 def _parquet_batches(path: Path, column: str, start: int) -> Iterator[tuple[int, pa.Array]]:
@@ -195,5 +221,9 @@ def _parquet_rows(path: Path) -> int:
 
 def _holds_pictures(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
+        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))

@@ -29,6 +29,9 @@ from reca_core.contracts.files import atomic_write_bytes, write_json
 from reca_core.data.templates import TEMPLATES as GENERAL_TEMPLATES
 
 CONFIG, GENERATION, TEMPLATES = "config.json", "generation_config.json", "templates.txt"
+CARD = "README.md"
+PARITY, REPEATED = "upstream parity", "yes: "
+"""A card's fact, and how it begins where something of a published training was repeated."""
 DRAWING = "drawing"
 WEIGHTS_FILES = "model*.safetensors*"
 """The file, or all shards and their index."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from reca_core.contracts.errors import CheckpointRefused
-from reca_core.models.published import SizesUnknown
+from reca_core.models.shapes import Shapes
 
 _RENAMES = (
     (r"^(encoder|decoder)\.mid\.block_1\.", r"\1.mid_block.resnets.0."),
@@ -41,41 +42,81 @@ _ATTENTION = (("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"
 _ORIGINAL_ATTENTION = {diffusers: original for original, diffusers in _ATTENTION}
 MATRIX, CONVOLUTION = 2, 4
 """Dimensions of an attention weight here and there."""
+KERNEL = 9
+"""Numbers of a 3x3 convolution between two channels."""
 
 
-def arguments_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of diffusers' ``AutoencoderKL`` for an original state dict, read off its names and shapes.
+@dataclass(frozen=True)
+class Kind:
+    """A published autoencoder, known by the number of its ``channels``; and what every smaller one of its kind shares.
 
-    Raises CheckpointRefused naming a tensor without which the sizes cannot be told.
+    Args:
+        channels: width after the first convolution; ``multipliers`` of it are the widths of the levels.
+        blocks: residual blocks of an encoder level; a decoder level has one more.
+        latent: channels of a latent.
+        attention: whether the encoder's last level has attention; no other level has, and the middle always.
+        quantised: whether 1x1 convolutions stand before and after the latents.
     """
-    levels = level_count(state)
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    try:
-        channels = tuple(shapes[f"encoder.down.{level}.block.0.conv2.weight"][0] for level in range(levels))
-        latent, pictures = shapes["decoder.conv_in.weight"][1], shapes["encoder.conv_in.weight"][1]
-    except KeyError as error:
-        raise SizesUnknown([error.args[0]], field="autoencoder") from error
-    attention = [any(name.startswith(f"encoder.down.{level}.attn.") for name in shapes) for level in range(levels)]
-    blocks = {name.split(".")[4] for name in shapes if name.startswith("encoder.down.0.block.")}
+
+    channels: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    latent: int
+    attention: bool
+    quantised: bool
+
+
+KL_16 = Kind(128, (1, 1, 2, 2, 4), blocks=2, latent=16, attention=True, quantised=True)
+FLUX = Kind(128, (1, 2, 4, 4), blocks=2, latent=16, attention=False, quantised=False)
+"""Harmon's and BAGEL's (reference "model_goldens", section 3)."""
+PICTURE_CHANNELS = 3
+
+
+def arguments_of(state: Mapping[str, Tensor], kind: Kind) -> dict[str, Any]:
+    """Arguments of diffusers' ``AutoencoderKL`` for an original state dict.
+
+    Of the published width all sizes are known, so that a level or block that the file lacks is missed; of another they
+    are read off its names and vectors, of the encoder and the decoder alike.
+    Raises SizesUnknown naming a tensor without which they cannot be told, CheckpointRefused if it is of no autoencoder.
+    """
+    shapes = Shapes(state, "autoencoder")
+    levels = shapes.count(r"(?:encoder\.down|decoder\.up)\.(\d+)\.")
+    if not levels:
+        raise CheckpointRefused("has no levels: not an autoencoder in the original layout", field="autoencoder")
+    base = shapes.length("encoder.conv_in.bias", r"encoder\.down\.0\.block\.0\.norm1\.(weight|bias)")
+    if base == kind.channels:
+        widths = tuple(base * multiplier for multiplier in kind.multipliers)
+        blocks, latent = kind.blocks, kind.latent
+    else:
+        widths = tuple(_width(shapes, level) for level in range(levels))
+        inner, outer = (shapes.count(rf"{coder}\.\d+\.block\.(\d+)\.") for coder in ("encoder.down", "decoder.up"))
+        blocks, latent = max(inner, outer - 1), _latent(shapes)
+    last = "AttnDownEncoderBlock2D" if kind.attention else "DownEncoderBlock2D"
     return {
-        "in_channels": pictures,
-        "out_channels": pictures,
-        "down_block_types": tuple("AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attention),
-        "up_block_types": ("UpDecoderBlock2D",) * levels,
-        "block_out_channels": channels,
-        "layers_per_block": len(blocks),
+        "in_channels": PICTURE_CHANNELS,
+        "out_channels": PICTURE_CHANNELS,
+        "down_block_types": ("DownEncoderBlock2D",) * (len(widths) - 1) + (last,),
+        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
+        "block_out_channels": widths,
+        "layers_per_block": blocks,
         "latent_channels": latent,
-        "use_quant_conv": "quant_conv.weight" in shapes,
-        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+        "use_quant_conv": kind.quantised,
+        "use_post_quant_conv": kind.quantised,
     }
 
 
-def level_count(state: Mapping[str, Tensor]) -> int:
-    """Number of resolutions of an original state dict. Raises CheckpointRefused if it is of no autoencoder."""
-    found = [int(match[1]) for name in state if (match := re.match(r"^decoder\.up\.(\d+)\.", name))]
-    if not found:
-        raise CheckpointRefused("has no decoder levels: not an autoencoder in the original layout", field="autoencoder")
-    return 1 + max(found)
+def _width(shapes: Shapes, level: int) -> int:
+    """Of one level, which is as wide in the encoder as in the decoder."""
+    inside = rf"(encoder\.down|decoder\.up)\.{level}\.block\.\d+\.(conv[12]\.bias|norm2\.(weight|bias))"
+    return shapes.length(f"encoder.down.{level}.block.0.conv2.bias", inside)
+
+
+def _latent(shapes: Shapes) -> int:
+    """Channels of a latent; the encoder says mean and variance, so twice as many."""
+    twice, once = "encoder.conv_out.bias", "post_quant_conv.bias"
+    votes = [shapes.rows(twice, 2), shapes.rows("quant_conv.bias", 2), shapes.rows(once, 1)]
+    kernel = shapes.numbers.get("decoder.conv_in.bias", 0) * KERNEL
+    return shapes.most(twice, [*votes, shapes.rows("decoder.conv_in.weight", kernel) if kernel else None])
 
 
 def diffusers_name(name: str, levels: int) -> str:

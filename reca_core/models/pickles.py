@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _codecs
 import pickle
+import re
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -52,6 +53,10 @@ UNREADABLE = (
     AttributeError,
 )
 """What torch's unpickler raises for bytes that are no pickle, or one that is not allowed."""
+NAMED = re.compile(r"(?:GLOBAL|but got) (?:<class ')?([\w.]+)")
+DETAIL = re.compile(r"WeightsUnpickler error:\s*(.+)")
+ADVICE = " In PyTorch 2.6"
+"""Of torch's message: the class or function that it refused, any other reason, and where its advice begins."""
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 _ARRAYS: tuple[Allowed, ...] = (
     *((function, f"{package}.multiarray.{name}")
@@ -107,26 +112,26 @@ def read_pickle(file: Path, kind: str) -> Any:
     try:
         with safe_globals(list(FORMATS[kind])):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except UNREADABLE as error:
         raise CheckpointRefused(
-            f"not a readable weights file, or one that wants to run code: {str(error).strip().partition(chr(10))[0]}",
+            f"not a readable weights file, or one that wants to run code: {_reason(str(error).strip())}",
             field=str(file),
             remedy="download the file again; prefer safetensors",
         ) from error
 
 
+def _reason(message: str) -> str:
+    """What torch found, without its advice to read such a file in a way that runs its code."""
+    if named := NAMED.search(message):
+        return f"it names {named[1]}, which no weights of this format need"
+    found = DETAIL.search(message)
+    return (found[1] if found else message.partition("\n")[0].partition(ADVICE)[0]).strip() or "it ends too early"
+
+
 def weights_in(loaded: Any, file: Path, which: Weights = "model", inside: str = "") -> dict[str, Tensor]:
     """The named tensors of an unpickled file: itself, its entry ``inside``, or the entry that frameworks use.
 
-    Raises CheckpointRefused if the entry is absent or holds anything but tensors.
+    Raises CheckpointRefused if the entry is absent or holds anything but named tensors with all their numbers.
     """
     if inside:
         if not isinstance(loaded, dict) or inside not in loaded:
@@ -136,13 +141,22 @@ def weights_in(loaded: Any, file: Path, which: Weights = "model", inside: str = 
         loaded = _entry(loaded, file, which)
     odd = [] if isinstance(loaded, dict) else [type(loaded).__name__]
     if isinstance(loaded, dict):
-        odd = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
+        odd = [str(name) for name, value in loaded.items() if not (isinstance(name, str) and _plain(value))]
     if odd:
         rest = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-        raise CheckpointRefused(f"holds {odd[0]}{rest}, not tensors alone", field=str(file))
-    if loaded and all(name.startswith(PARALLEL) for name in loaded):
+        raise CheckpointRefused(
+            f"holds {odd[0]}{rest}, not tensors alone, named and with all their numbers", field=str(file)
+        )
+    if not loaded:
+        raise CheckpointRefused("holds no tensors", field=str(file), remedy="download the file again")
+    if all(name.startswith(PARALLEL) for name in loaded):
         return {name.removeprefix(PARALLEL): tensor for name, tensor in loaded.items()}
     return dict(loaded)
+
+
+def _plain(value: object) -> bool:
+    """Not sparse, not quantised, and not of shape alone."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def _all_tensors(loaded: Any) -> bool:

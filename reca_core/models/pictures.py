@@ -14,6 +14,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from reca_core.objectives.loss_sum import LossSum
+
 WHITE = 255.0
 
 
@@ -48,3 +50,9 @@ def to_pictures(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Ima
 def channels(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:
     """One number per colour channel, to be broadcast over pixels."""
     return rearrange(torch.tensor(values), "c -> c 1 1")
+
+
+def pixel_error(made: Float[Tensor, "batch 3 height width"], wanted: Float[Tensor, "batch 3 height width"]) -> LossSum:
+    """Absolute plus squared error, one count per value: what an autoencoder learns from."""
+    error = made - wanted
+    return LossSum((error.abs() + error.square()).sum(), torch.tensor(float(error.numel()), device=error.device))

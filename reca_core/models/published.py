@@ -7,19 +7,20 @@ in ``conversion.py`` how these names and ours translate (the protocol ``Conversi
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.contracts.files import write_json
+from reca_core.models.directory import read_json
 from reca_core.models.pickles import Weights
 from reca_core.models.state import SHARD_INDEXES, SINGLE_FILES, read_shards, read_tensors
 
@@ -28,6 +29,13 @@ INDEX = ".index.json"
 SHARD_BYTES = 5 * 10**9
 RECORDED = "weights.safetensors"
 """Weights of a recorded set: upstream's key names, all sizes in config.json, no tokenizer."""
+NUMBERS = frozenset({"inputs.safetensors", "expected.safetensors"})
+"""Tensors beside them that are no weights."""
+LANGUAGE_SIZES = ("llm", "phi")
+"""Entries of a recorded set's config.json, one of which every family has."""
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt", ".pt")
+AVERAGE_PREFIX = "ema"
+"""What the names of files begin with that hold a moving average and nothing else."""
 SETTINGS = "reca.json"
 """Our own settings beside exported weights: sides, head counts and whatever else upstream's files do not say."""
 
@@ -145,9 +153,12 @@ class Conversion(Protocol):
 def read_file(path: Path, file: WeightsFile, which: Weights = "model") -> dict[str, Tensor]:
     """The tensors of one file, or of all shards of an index, under their full names.
 
-    Raises CheckpointRefused if a file is damaged or absent, or if two shards hold the same name.
+    Raises CheckpointRefused if a file is damaged or absent, if two shards hold the same name, or if a moving average is
+    asked for of a file that has no place for one.
     """
     sharded = path.name.endswith(INDEX)
+    if which == "ema" and (sharded or path.suffix == ".safetensors"):
+        raise CheckpointRefused("holds no moving average", field=str(path), remedy="--weights model")
     found = read_shards(path) if sharded else read_tensors(path, file.inside, which)
     return {file.prefix + name: tensor for name, tensor in found.items()}
 
@@ -173,37 +184,70 @@ def small_files(directory: Path, inside: str = "") -> dict[str, Path]:
 
 
 def is_recorded(directory: Path) -> bool:
-    """True for a recorded set: weights under upstream's names and a config.json that says every size."""
+    """True where a recorded set's config.json lies, which says every size: the language model's and its own."""
     config = directory / "config.json"
-    if not ((directory / RECORDED).is_file() and config.is_file()):
+    if not config.is_file():
         return False
-    return "model_type" not in json.loads(config.read_text(encoding="utf-8"))
+    settings = read_json(config)
+    named = any(name in settings for name in ("model_type", "_class_name"))
+    return not named and any(isinstance(settings.get(name), dict) for name in LANGUAGE_SIZES)
 
 
-def recorded(directory: Path, configure: Callable[[Mapping[str, Any]], Any], prefixes: Mapping[str, str]) -> Published:
-    """A recorded set.
+def recorded(
+    directory: Path,
+    configure: Callable[[Mapping[str, Any]], Any],
+    parts: Sequence[Sequence[WeightsFile]] = (),
+    which: Weights | None = None,
+    chosen: Path | None = None,
+) -> Published:
+    """A recorded set, or the same weights in the files that its family is published in.
 
     Args:
         directory: where it lies.
         configure: a family's configuration of what config.json says.
-        prefixes: file stem of a part that upstream ships separately -> prefix of its full names.
+        parts: for each part that upstream ships separately the files that may hold it; the first that is there does.
+        which: the moving average or the model itself, if one is asked for.
+        chosen: the weights file that was named, if any.
 
-    Raises CheckpointRefused if config.json is that of another family.
+    Raises CheckpointRefused if config.json is that of another family or several weights may be meant,
+    PrerequisiteMissing if there are none.
     """
     config = directory / "config.json"
     try:
-        configuration = configure(json.loads(config.read_text(encoding="utf-8")))
-    except (KeyError, TypeError) as error:
+        configuration = configure(read_json(config))
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         raise CheckpointRefused(
             f"does not say the sizes of this family: {error!r}", field=str(config), remedy="check --family"
         ) from error
-    files = [WeightsFile(RECORDED)]
-    files += [WeightsFile(f"{stem}.safetensors", prefix) for stem, prefix in prefixes.items()]
-    present = [file for file in files if (directory / file.place).is_file()]
-    state: dict[str, Tensor] = {}
-    for file in present:
+    weights = chosen or _recorded_weights(directory, {file.place for part in parts for file in part}, which)
+    average = weights.name.startswith(AVERAGE_PREFIX)
+    main = WeightsFile(weights.name)
+    state = read_file(weights, main, "model" if average else which or "model")
+    present = [[file for file in part if (directory / file.place).is_file()][:1] for part in parts]
+    files = [main, *(file for part in present for file in part)]
+    for file in files[1:]:
         state |= read_file(directory / file.place, file)
-    return Published(configuration, tuple(present), state, small_files(directory))
+    unasked = average and not (which or chosen)
+    notes = (f"{weights.name} is taken: there is no other file of weights",) if unasked else ()
+    return Published(configuration, tuple(files), state, small_files(directory), notes=notes)
+
+
+def _recorded_weights(directory: Path, parts: Set[str], which: Weights | None) -> Path:
+    """The model's file among those of a set; its moving average only if that is asked for or all there is."""
+    for name in (RECORDED, *SINGLE_FILES, *SHARD_INDEXES):
+        if which != "ema" and (directory / name).is_file():
+            return directory / name
+    found = [path for path in sorted(directory.iterdir()) if path.is_file() and path.suffix in WEIGHTS_SUFFIXES]
+    found = [path for path in found if path.name not in parts | NUMBERS]
+    averages = [path for path in found if path.name.startswith(AVERAGE_PREFIX)]
+    others = [path for path in found if path not in averages]
+    meant = averages or others if which == "ema" else others or averages
+    if not meant or (which == "model" and not others):
+        raise PrerequisiteMissing("holds no weights of the model", field=str(directory), choices=WEIGHTS_SUFFIXES)
+    if len(meant) > 1:
+        names = tuple(path.name for path in meant)
+        raise CheckpointRefused("holds several weights", field=str(directory), choices=names, remedy="name the file")
+    return meant[0]
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------
@@ -238,10 +282,21 @@ def _write(path: Path, inside: str, tensors: Mapping[str, Tensor]) -> None:
             write_json(path, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
         return
     if path.suffix == ".safetensors":
-        save_file({name: alone(tensor) for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        save_file(apart(tensors), path, metadata={"format": "pt"})
         return
     plain = {name: alone(tensor) for name, tensor in tensors.items()}
     torch.save({inside: plain} if inside else plain, path)
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each ``alone``, and none with the memory of another, which safetensors refuse: a tied head is written twice."""
+    taken: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        single = alone(tensor)
+        own[name] = single.clone() if single.data_ptr() in taken else single
+        taken.add(single.data_ptr())
+    return own
 
 
 def alone(tensor: Tensor) -> Tensor:

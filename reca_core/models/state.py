@@ -8,7 +8,6 @@ Whatever does not fit is an error that names the keys: loading "as far as possib
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
+from reca_core.models.directory import read_json
 from reca_core.models.pickles import Weights, format_of, read_pickle, weights_in
 from reca_core.models.unified import LoadReport
 from reca_core.models.zero import is_zero, read_zero
@@ -47,7 +47,8 @@ def reading_as(change: Callable[[Tensor], Tensor]) -> Iterator[None]:
 def weight_files(directory: Path) -> list[Path]:
     """The files that hold a directory's weights: one file, or all shards of an index; safetensors first.
 
-    Raises PrerequisiteMissing if there are none, CheckpointRefused if an index names a file that is not there.
+    Raises PrerequisiteMissing if there are none, CheckpointRefused for an index that is damaged or names a file that is
+    not there.
     """
     for single, index in zip(SINGLE_FILES, SHARD_INDEXES, strict=True):
         if (directory / single).is_file():
@@ -63,7 +64,12 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
+        raise CheckpointRefused(
+            "has no weight_map from tensors to file names", field=str(index), remedy="download the checkpoint again"
+        )
+    names = sorted(set(places.values()))
     outside = [name for name in names if Path(name).name != name]
     absent = [name for name in names if name not in outside and not (index.parent / name).is_file()]
     if outside or absent:
@@ -216,15 +222,18 @@ def matrices_in(dtype: torch.dtype, apart_from: str) -> Iterator[None]:
         _matrices.reset(before)
 
 
+def matrices_of(network: nn.Module, apart_from: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters of linear and convolutional layers outside the part at ``apart_from``, a shared one by each name."""
+    for path, module in network.named_modules():
+        if isinstance(module, MATRICES) and not f"{path}.".startswith(f"{apart_from}."):
+            for name, parameter in module.named_parameters(recurse=False):
+                yield f"{path}.{name}", parameter
+
+
 def _types(network: nn.Module) -> dict[str, torch.dtype]:
     """Of the parameters that are not to be float32, by name."""
     dtype, apart = _matrices.get()
-    return {
-        f"{path}.{name}": dtype
-        for path, module in network.named_modules()
-        if isinstance(module, MATRICES) and not f"{path}.".startswith(f"{apart}.")
-        for name, _ in module.named_parameters(recurse=False)
-    }
+    return {name: dtype for name, _ in matrices_of(network, apart)}
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: Path, *, derivable: Iterable[str] = ()) -> None:

@@ -171,7 +171,7 @@ class UnifiedModel(Protocol):
         ...
 
     def trainable_names(self, stage: str) -> frozenset[str]:
-        """Names of ``network``'s parameters that the stage ("tokenizer", "base", "post") may change."""
+        """Names of ``network``'s parameters that the stage ("tokenizer", "decoder", "base", "post") may change."""
         ...
 
     def prepare(self, pictures: Sequence[Image.Image], whole: bool = False) -> Images:

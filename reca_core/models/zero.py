@@ -38,88 +38,168 @@ def is_zero(path: Path) -> bool:
 
 
 def read_zero(directory: Path) -> dict[str, Tensor]:
-    """All weights. Raises CheckpointRefused for a rank that is missing or parts that do not add up."""
+    """All weights. Raises CheckpointRefused for a rank that is missing, parts that do not add up or damaged files."""
     place = _place(directory)
-    models = [read_pickle(file, FORMAT) for file in _by_rank(place.glob(MODEL_STATES))]
-    ranks = [read_pickle(file, FORMAT)[STATE] for file in _by_rank(place.glob(OPTIMIZER_STATES))]
-    if not ranks or STAGE not in ranks[0]:
+    files = _by_rank(place.glob(MODEL_STATES))
+    models = [_object(read_pickle(file, FORMAT), file) for file in files]
+    ranks = _by_rank(place.glob(OPTIMIZER_STATES))
+    states = [_object(_object(read_pickle(file, FORMAT), file).get(STATE), file, STATE) for file in ranks]
+    sharded = RANK.search(files[0].name) is not None
+    if not sharded and len(files) > 1:
+        raise CheckpointRefused("holds a model cut in several", field=str(place), choices=tuple(f.name for f in files))
+    if not any(STAGE in state for state in states):
+        if sharded:
+            raise CheckpointRefused(
+                "these model files hold no weights: of ZeRO 3 they are in the optimizer's files, which are not here",
+                field=str(place),
+                remedy="copy the directory again, completely",
+            )
         return weights_in(models[0], place, inside="module")
-    stage = int(ranks[0][STAGE])
-    if stage not in PARTS:
-        raise CheckpointRefused(f"is of ZeRO stage {stage}", field=str(place), choices=tuple(map(str, PARTS)))
-    world = _world(ranks[0], place)
-    if len(ranks) != world or (stage == SHARDED_STAGE and len(models) != world):
-        raise CheckpointRefused(
-            f"{len(ranks)} of {world} ranks are here", field=str(place), remedy="copy the directory again, completely"
-        )
-    masters = _sharded(models, ranks, place) if stage == SHARDED_STAGE else _flat(models[0], ranks, stage, place)
-    return _with_the_rest(models, masters, stage)
+    stage = _stage(states, place)
+    world = _world(states[0], place)
+    for kind, found in (("optimizer", ranks), ("model", files if stage == SHARDED_STAGE else [])):
+        absent = sorted(set(range(world)) - set(map(_rank, found))) if found else []
+        if absent or len(found) not in (0, world):
+            raise CheckpointRefused(
+                f"{len(found)} of {world} ranks have a file of the {kind} here"
+                + (f"; absent is {', '.join(map(str, absent))}" if absent else ""),
+                field=str(place),
+                remedy="copy the directory again, completely",
+            )
+    groups = [_groups(state, PARTS[stage], file) for state, file in zip(states, ranks, strict=True)]
+    shapes = _shapes(models[0], files[0])
+    masters = _sharded(shapes, groups, place) if stage == SHARDED_STAGE else _flat(shapes, groups, place)
+    return _with_the_rest(models, masters, stage, place)
 
 
 def _place(directory: Path) -> Path:
+    """Where the files lie. Raises CheckpointRefused for a ``latest`` that is no text."""
     latest = directory / LATEST
     if latest.is_file():
-        inside = directory / Path(latest.read_text(encoding="utf-8").strip()).name
+        try:
+            name = latest.read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise CheckpointRefused(
+                "is not the name of a folder", field=str(latest), remedy="name the folder itself"
+            ) from error
+        inside = directory / Path(name).name
         return inside if inside.is_dir() else directory
     return directory
 
 
-def _by_rank(files: Iterable[Path]) -> list[Path]:
-    def rank(file: Path) -> int:
-        found = RANK.search(file.name)
-        return int(found[1]) if found else 0
+def _rank(file: Path) -> int:
+    found = RANK.search(file.name)
+    return int(found[1]) if found else 0
 
-    return sorted(files, key=rank)
+
+def _by_rank(files: Iterable[Path]) -> list[Path]:
+    return sorted((file for file in files if file.is_file()), key=_rank)
+
+
+def _object(value: object, file: Path, entry: str = "") -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CheckpointRefused(f"has no {entry or 'entries'}", field=str(file), remedy="copy the directory again")
+    return value
+
+
+def _stage(states: Sequence[Mapping[str, Any]], place: Path) -> int:
+    """That all ranks say. Raises CheckpointRefused for different ones, and for one that is unknown."""
+    said: list[Any] = [state.get(STAGE) for state in states]
+    odd = [stage for stage in said if not isinstance(stage, int) or stage not in PARTS or stage != said[0]]
+    if odd:
+        stages = ", ".join(map(str, said))
+        raise CheckpointRefused(f"is of ZeRO stage {stages}", field=str(place), choices=tuple(map(str, PARTS)))
+    return int(said[0])
 
 
 def _world(state: Mapping[str, Any], place: Path) -> int:
     count = state.get(WORLD)
-    counts = {int(each) for each in count} if isinstance(count, (list, tuple)) else {int(count or 0)}
-    if counts == {0} or len(counts) != 1:
+    counts: list[Any] = list(count) if isinstance(count, (list, tuple)) else [count]
+    if not counts or any(not isinstance(each, int) or each < 1 or each != counts[0] for each in counts):
         raise CheckpointRefused(f"does not say how many ranks saved it ({WORLD}: {count})", field=str(place))
-    return counts.pop()
+    return int(counts[0])
 
 
-def _flat(model: Mapping[str, Any], ranks: Sequence[Mapping[str, Any]], stage: int, place: Path) -> dict[str, Tensor]:
+def _groups(state: Mapping[str, Any], entry: str, file: Path) -> list[Tensor]:
+    """A rank's masters: one vector a group. Raises CheckpointRefused for anything else."""
+    found = state.get(entry)
+    vectors = list(found) if isinstance(found, (list, tuple)) else []
+    if not vectors or not all(isinstance(vector, Tensor) and vector.dim() == 1 for vector in vectors):
+        raise CheckpointRefused(f"{entry} holds no vectors", field=str(file), remedy="copy the directory again")
+    return vectors
+
+
+def _shapes(model: Mapping[str, Any], file: Path) -> list[Mapping[str, Sequence[int]]]:
+    """Of each group the parameters' names and shapes, in order."""
+    found = model.get("param_shapes")
+    if not isinstance(found, (list, tuple)) or not all(isinstance(group, Mapping) for group in found):
+        raise CheckpointRefused("has no param_shapes", field=str(file), remedy="copy the directory again")
+    return list(found)
+
+
+def _flat(
+    shapes: Sequence[Mapping[str, Sequence[int]]], ranks: Sequence[Sequence[Tensor]], place: Path
+) -> dict[str, Tensor]:
     """Stages 1 and 2: the ranks' parts of each group one after another, then cut at the parameters' sizes."""
     masters: dict[str, Tensor] = {}
-    for group, shapes in enumerate(model["param_shapes"]):
-        vector = torch.cat([rank[PARTS[stage]][group] for rank in ranks])
-        needed = sum(math.prod(shape) for shape in shapes.values())
-        if needed > len(vector):
-            raise CheckpointRefused(f"group {group} holds {len(vector)} of {needed} numbers", field=str(place))
+    for group, named in enumerate(shapes):
+        vectors = [vectors[group] for vectors in ranks if group < len(vectors)]
+        needed, held = sum(math.prod(shape) for shape in named.values()), sum(map(len, vectors))
+        if needed > held or len(vectors) < len(ranks):
+            raise CheckpointRefused(f"group {group} holds {held} of {needed} numbers", field=str(place))
         offset = 0
-        for name, shape in shapes.items():
-            masters[name] = vector[offset : offset + math.prod(shape)].view(shape)
+        for name, shape in named.items():
+            masters[name] = _cut(vectors, offset, math.prod(shape)).view(tuple(shape))
             offset += math.prod(shape)
     return masters
 
 
-def _sharded(models: Sequence[Mapping[str, Any]], ranks: Sequence[Mapping[str, Any]], place: Path) -> dict[str, Tensor]:
+def _sharded(
+    shapes: Sequence[Mapping[str, Sequence[int]]], ranks: Sequence[Sequence[Tensor]], place: Path
+) -> dict[str, Tensor]:
     """Stage 3: every parameter is cut in equal parts, the last one padded; a rank holds its parts in one vector."""
-    vectors = [torch.cat(list(rank[PARTS[SHARDED_STAGE]])) for rank in ranks]
     masters: dict[str, Tensor] = {}
     offset = 0
-    for shapes in models[0]["param_shapes"]:
-        for name, shape in shapes.items():
+    for named in shapes:
+        for name, shape in named.items():
             part = math.ceil(math.prod(shape) / len(ranks))
-            whole = torch.cat([vector[offset : offset + part] for vector in vectors])
-            if len(whole) < math.prod(shape):
+            pieces = [_cut(vectors, offset, part) for vectors in ranks]
+            if any(len(piece) < part for piece in pieces):
                 raise CheckpointRefused(f"{name} is cut short", field=str(place))
-            masters[name] = whole[: math.prod(shape)].view(shape)
+            masters[name] = _joined(pieces)[: math.prod(shape)].view(tuple(shape))
             offset += part
     return masters
 
 
-def _with_the_rest(models: Sequence[Mapping[str, Any]], masters: dict[str, Tensor], stage: int) -> dict[str, Tensor]:
+def _cut(vectors: Sequence[Tensor], start: int, count: int) -> Tensor:
+    """So many numbers of vectors that are thought of as one: mapped from the file where one vector holds them all."""
+    pieces = []
+    for vector in vectors:
+        pieces.append(vector[max(start, 0) : max(start + count, 0)])
+        start -= len(vector)
+    return _joined([piece for piece in pieces if len(piece)] or pieces[:1])
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+
+def _with_the_rest(
+    models: Sequence[Mapping[str, Any]], masters: dict[str, Tensor], stage: int, place: Path
+) -> dict[str, Tensor]:
     """Frozen parameters, buffers and second names of shared ones, which no optimizer holds."""
     first = models[0]
     state = dict(masters)
-    for name, shape in (first.get("frozen_param_shapes") or {}).items():
-        parts = [(model.get("frozen_param_fragments") or {}).get(name) for model in models]
-        held = [part.flatten() for part in (parts if stage == SHARDED_STAGE else parts[:1]) if part is not None]
-        state[name] = torch.cat(held)[: math.prod(shape)].view(shape)
-    module = first.get("module") or {}
+    for name, shape in _object(first.get("frozen_param_shapes") or {}, place, "frozen_param_shapes").items():
+        fragments = [model.get("frozen_param_fragments") or {} for model in models]
+        parts = [held.get(name) for held in fragments if isinstance(held, Mapping)]
+        held = [part.flatten() for part in parts if isinstance(part, Tensor)]
+        if len(held) < len(models) or sum(map(len, held)) < math.prod(shape):
+            raise CheckpointRefused(
+                f"the frozen {name} is cut short", field=str(place), remedy="copy the directory again"
+            )
+        state[name] = _joined(held)[: math.prod(shape)].view(tuple(shape))
+    module = _object(first.get("module") or {}, place, "module")
     for name in first.get("buffer_names") or ():
         if name in module:
             state[name] = module[name]

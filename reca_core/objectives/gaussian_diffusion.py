@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 
 import torch
 from jaxtyping import Float, Int
@@ -70,9 +71,12 @@ def cosine_tables(steps: int) -> DiffusionTables:
 
 
 def evenly_spaced(steps: int, kept: int) -> list[int]:
-    """``kept`` step numbers from 0 to ``steps - 1``, rounded half to even."""
+    """``kept`` step numbers from 0 to ``steps - 1``, rounded half to even.
+
+    The stride is added up, as the published code does: of 21 steps the tenth is then a little off its exact half.
+    """
     stride = (steps - 1) / (kept - 1) if kept > 1 else 0.0
-    return [round(stride * index) for index in range(kept)]
+    return [round(place) for place in accumulate(repeat(stride, kept - 1), initial=0.0)]
 
 
 def _row(table: Float[Tensor, " steps"], index: Int[Tensor, " rows"], like: Tensor) -> Float[Tensor, "rows 1"]:
@@ -186,11 +190,18 @@ def ancestral_step(
     step: int,
     noise: Float[Tensor, "rows channels"],
     temperature: float,
+    limit: float = 0.0,
 ) -> tuple[Float[Tensor, "rows channels"], Float[Tensor, "rows channels"]]:
-    """(x_{t-1}, estimate of x_0). ``temperature`` scales the noise; the last step, 0, adds none."""
+    """(x_{t-1}, estimate of x_0). ``temperature`` scales the noise; the last step, 0, adds none.
+
+    ``limit``, unless 0, keeps the estimate within its two signs: near pure noise an error of the noise estimate is
+    divided by next to nothing.
+    """
     index = torch.full((len(noisy),), step, dtype=torch.long, device=noisy.device)
     estimate, fraction = output.chunk(2, dim=-1)
     clean = clean_estimate(tables, noisy, estimate, index)
+    if limit:
+        clean = clean.clamp(-limit, limit)
     mean = posterior_mean(tables, clean, noisy, index)
     if step == 0:
         return mean, clean

@@ -33,9 +33,10 @@ def choose_masked(
     return ranks < count[:, None]
 
 
-def mask_count(unknown: int, tokens: int, progress: float) -> int:
-    """How many tokens stay masked after a drawing step that ends at ``progress`` in (0, 1].
+def mask_count(unknown: int, wanted: int) -> int:
+    """How many tokens stay masked after a drawing step whose schedule wants ``wanted`` of them to.
 
-    At least one and fewer than were unknown before, so every step settles something (MaskGIT, section 3.2).
+    At least one and fewer than were unknown before, so every step settles something (MaskGIT, section 3.2). Families
+    round the cosine themselves: two thirds of the way it is a half, and a last bit decides about a token.
     """
-    return max(1, min(unknown - 1, math.floor(tokens * math.cos(math.pi * 0.5 * progress))))
+    return max(1, min(unknown - 1, wanted))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from reca_core.contracts.requests import LossTerms, TrainingPlan
-from reca_core.data.captions import Captions
+from reca_core.contracts.stages import AUTOENCODER_STAGES
+from reca_core.data.captions import KINDS, Captions
 from reca_core.data.feed import Order, Pictures, Share, keyed_choice, keyed_fraction
 from reca_core.models.unified import Dialogue, Images, UnifiedModel
 from reca_core.training.features import NOTHING_KNOWN, Features, Known
@@ -82,15 +82,17 @@ class BatchBuilder:
     def __call__(self, share: Share) -> Batch:
         """Raises what decoding raises, naming the file."""
         parts: dict[str, object] = {}
-        if self.plan.stage == "tokenizer" or self.losses.reconstruction > 0:
+        if self.plan.stage in AUTOENCODER_STAGES or self.losses.reconstruction > 0:
             parts |= self._reconstruction(share.positions)
-        if self.plan.stage != "tokenizer" and self.captions is not None:
+        if self.plan.stage not in AUTOENCODER_STAGES and self.captions is not None:
             parts |= self._replay(share.positions, self.captions)
         return replace(Batch(share.positions, share.weight), **parts)  # type: ignore[arg-type]
 
-    def files(self, positions: Sequence[int]) -> list[Path]:
-        """The manifest pictures at these positions: what a message about a bad batch names."""
-        return [Path(self.pictures.rows[self.order.row(position)].file) for position in positions]
+    def origin(self, position: int, term: str) -> str:
+        """What a term of the sample at a position was made of: what a message about a bad batch names."""
+        if self.captions is not None and term in KINDS:
+            return f"{term} of {self.captions.origin(term, position)}"
+        return str(self.pictures.rows[self.order.row(position)].file)
 
     def _reconstruction(self, positions: Sequence[int]) -> dict[str, object]:
         seed, rows = self.plan.seed, [self.order.row(position) for position in positions]
@@ -131,4 +133,5 @@ class BatchBuilder:
 
 def needs_captions(plan: TrainingPlan, losses: LossTerms) -> bool:
     """True if an active term of this stage reads the caption source."""
-    return plan.stage != "tokenizer" and (losses.image_to_text > 0 or losses.text_to_image > 0 or losses.text > 0)
+    replays = losses.image_to_text > 0 or losses.text_to_image > 0 or losses.text > 0
+    return plan.stage not in AUTOENCODER_STAGES and replays

@@ -11,8 +11,8 @@ from pathlib import Path
 from reca_core.contracts.files import atomic_write_text
 from reca_core.contracts.hashing import hashed_part, request_hash
 from reca_core.contracts.requests import TrainRequest
+from reca_core.models.directory import CARD, PARITY, REPEATED
 
-CARD = "README.md"
 CORRECT = "no: the correct behaviour of this project"
 
 
@@ -29,7 +29,7 @@ def card(request: TrainRequest, slips: str) -> str:
         "pictures": f"{request.data.pictures}, digest {request.data.digest}",
         "request hash": request_hash(request),
         "stage": request.training.stage,
-        "upstream parity": f"yes: {slips}" if slips else CORRECT,
+        PARITY: f"{REPEATED}{slips}" if slips else CORRECT,
     }
     settings = {"losses": request.losses, "captions": request.captions, "training": request.training}
     parts = {name: hashed_part(part) for name, part in settings.items()}

@@ -5,6 +5,9 @@ Written last, ``DONE.json`` has size and SHA-256 of every file. Which one is rea
 ``DONE.json``. A folder without it was never finished (a power cut before the data reached the disk) and the one before
 it is used, with a line in the log. A folder *with* it whose files do not match was finished and damaged later: that is
 refused, because going back silently would hide a failing disk.
+
+Ours are the folders named exactly so. Whatever else lies beside them, such as a copy or a damaged one under another
+name, is neither read nor counted nor removed.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,8 @@ log = logging.getLogger(__name__)
 FACTS, COMPLETE = "state.json", "DONE.json"
 SHARDS = "shards"
 """Folder of a checkpoint whose processes wrote a part each."""
-STEP_PREFIX, TEMPORARY_SUFFIX = "step-", ".tmp"
+STEP_FOLDER, TEMPORARY_SUFFIX = re.compile(r"step-[0-9]{8}"), ".tmp"
+TENSORS = "*.safetensors"
 SPACE_MARGIN = 1.05
 """Free disk space asked for, relative to the tensors: headers, JSON and the file system's own blocks."""
 SCORE = "score"
@@ -50,7 +55,7 @@ class Found:
 
 def step_name(step: int) -> str:
     """``step-00000050``: sorts as text in the order of the numbers."""
-    return f"{STEP_PREFIX}{step:08d}"
+    return f"step-{step:08d}"
 
 
 def temporary_folder(directory: Path, step: int) -> Path:
@@ -84,7 +89,7 @@ def publish(directory: Path, step: int, facts: Mapping[str, Any], fill: Callable
 def cannot_be_written(directory: Path, step: int, error: object) -> StageFailed:
     """The error of a checkpoint that could not be written; what was written of it is removed."""
     shutil.rmtree(temporary_folder(directory, step), ignore_errors=True)
-    kept = ["the base model", *(path.name for path in folders(directory) if (path / COMPLETE).exists())]
+    kept = ["the base model", *(path.name for path in folders(directory) if is_finished(path))]
     return StageFailed(
         f"checkpoint of step {step} cannot be written: {error}",
         field=str(directory),
@@ -117,77 +122,152 @@ def newest(directory: Path, request_hash: str) -> Found | None:
     Raises CheckpointRefused for a damaged checkpoint and for one of another request.
     """
     for folder in reversed(folders(directory)):
-        if not (folder / COMPLETE).exists():
-            log.warning("%s was never finished (it has no %s): using the one before it", folder, COMPLETE)
+        if not is_finished(folder):
+            log.warning("%s was never finished (it has no %s): it is passed over", folder, COMPLETE)
             continue
         verify(folder)
-        facts = read_facts(folder)
-        if facts["request_hash"] != request_hash:
+        found = _found(folder)
+        if found.facts.get("request_hash") != request_hash:
             raise CheckpointRefused(
-                f"is of request {facts['request_hash']}, this is request {request_hash}",
+                f"is of request {found.facts.get('request_hash')}, this is request {request_hash}",
                 field=str(folder),
                 remedy="every request has a run directory of its own; move this folder away",
             )
-        return Found(folder, facts.pop("step"), facts)
+        return found
     return None
 
 
+def _found(folder: Path) -> Found:
+    facts = read_facts(folder)
+    return Found(folder, facts.pop("step"), facts)
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
-    """``state.json``."""
-    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    """``state.json``. Raises CheckpointRefused where it cannot be read or is not of the folder's step."""
+    facts = _read_object(folder, FACTS)
+    step, score = facts.get("step"), facts.get(SCORE)
+    if not isinstance(step, int) or not isinstance(score, float | int | None):
+        raise _damaged(folder, f"{FACTS} has step {step!r} and {SCORE} {score!r}")
+    if step_name(step) != folder.name:
+        raise CheckpointRefused(
+            f"holds the state of step {step}: a copy, or renamed",
+            field=str(folder),
+            remedy=f"give it a name that is no checkpoint's, such as {folder.name}.copy",
+        )
     return facts
 
 
 def verify(folder: Path) -> None:
     """Compare every file with what ``DONE.json`` says of it. Raises CheckpointRefused."""
-    try:
-        expected = json.loads((folder / COMPLETE).read_text())
-    except ValueError as error:
-        raise _damaged(folder, f"{COMPLETE} is no JSON ({error})") from error
+    expected = _read_object(folder, COMPLETE)
+    needed = {FACTS, *(path.relative_to(folder).as_posix() for path in folder.rglob(TENSORS))}
+    if unlisted := sorted(needed - expected.keys()):
+        raise _damaged(folder, f"{COMPLETE} does not list {', '.join(unlisted)}")
     for name, facts in expected.items():
-        path = folder / name
-        if not path.exists():
-            raise _damaged(folder, f"{name} is missing")
-        if path.stat().st_size != facts["bytes"]:
-            raise _damaged(folder, f"{name} has {path.stat().st_size} bytes, expected {facts['bytes']}")
-        if sha256_file(path) != facts["sha256"]:
-            raise _damaged(folder, f"{name} has changed since it was written")
+        if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
+            raise _damaged(folder, f"{COMPLETE} has no size and hash of {name}")
+        try:
+            _compare(folder, name, facts)
+        except OSError as error:
+            raise _damaged(folder, f"{name} cannot be read ({error.strerror})") from error
+
+
+def _compare(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+    path = folder / name
+    if not path.exists():
+        raise _damaged(folder, f"{name} is missing")
+    if path.stat().st_size != facts["bytes"]:
+        raise _damaged(folder, f"{name} has {path.stat().st_size} bytes, expected {facts['bytes']}")
+    if sha256_file(path) != facts["sha256"]:
+        raise _damaged(folder, f"{name} has changed since it was written")
+
+
+def _read_object(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / name).read_bytes())
+    except OSError as error:
+        raise _damaged(folder, f"{name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise _damaged(folder, f"{name} is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise _damaged(folder, f"{name} holds no JSON object")
+    return value
 
 
 def _damaged(folder: Path, fact: str) -> CheckpointRefused:
-    earlier = [path.name for path in folders(folder.parent) if path.name < folder.name]
+    earlier = [path.name for path in folders(folder.parent) if path.name < folder.name and is_finished(path)]
     resume = f"resume from {earlier[-1]}" if earlier else "start from the base model"
     return CheckpointRefused(
         f"{fact}: the checkpoint was finished and damaged later",
         field=str(folder),
-        remedy=f"check the disk; move this folder away to {resume}",
+        remedy=f"check the disk and who may read it; move this folder away, or rename it, to {resume}",
     )
 
 
 def prune(directory: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` and the best. Raises StageFailed where they cannot be removed."""
-    best = best_step(directory)
+    """Remove what is older than the newest ``keep`` checkpoints, except the best.
+
+    Only finished checkpoints whose facts can be read count, so nothing else makes a good one go. A finished one that
+    cannot be read stays, with a warning; one that was never finished goes once there is a newer checkpoint. Raises
+    StageFailed where one cannot be removed.
+    """
+    readable = _readable(directory)
+    if not readable:
+        return
+    best, kept = _best(readable), {found.folder for found in readable[-keep:]}
+    doomed = [found.folder for found in readable if found.folder not in kept and found.step != best]
+    for folder in folders(directory):
+        if not is_finished(folder) and folder.name < readable[-1].folder.name:
+            log.warning("%s was never finished (it has no %s): it is removed", folder, COMPLETE)
+            doomed.append(folder)
     try:
-        for old in folders(directory)[:-keep]:
-            if old.name != step_name(best):
-                remove(old)
+        for folder in doomed:
+            remove(folder)
     except OSError as error:
-        raise StageFailed(f"an old checkpoint cannot be removed: {error}", field=str(directory)) from error
+        raise StageFailed(
+            f"an old checkpoint cannot be removed: {error}",
+            field=str(directory),
+            remedy=f"make it writable, then run again: it resumes from {readable[-1].folder.name}",
+        ) from error
 
 
 def best_step(directory: Path) -> int:
     """Step of the finished checkpoint with the lowest score, the newest of equal ones; 0 where none has a score."""
-    facts = [read_facts(folder) for folder in folders(directory) if (folder / COMPLETE).exists()]
-    scored = [(float(fact[SCORE]), -int(fact["step"])) for fact in facts if fact.get(SCORE) is not None]
+    return _best(_readable(directory))
+
+
+def _best(readable: Iterable[Found]) -> int:
+    scored = [(float(found.facts[SCORE]), -found.step) for found in readable if found.facts.get(SCORE) is not None]
     return -min(scored)[1] if scored else 0
 
 
+def _readable(directory: Path) -> list[Found]:
+    """Finished checkpoints by step. One whose facts cannot be read is warned of: nobody needs it yet to go on."""
+    readable = []
+    for folder in filter(is_finished, folders(directory)):
+        try:
+            readable.append(_found(folder))
+        except CheckpointRefused as error:
+            log.warning("not counted among the checkpoints, and left as it is: %s", error)
+    return readable
+
+
 def folders(directory: Path) -> list[Path]:
-    """Checkpoints by step, finished or not."""
-    return sorted(directory.glob(f"{STEP_PREFIX}*")) if directory.is_dir() else []
+    """Folders with the exact name of a checkpoint, by step, finished or not."""
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if STEP_FOLDER.fullmatch(path.name) and path.is_dir())
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the marker that is written last is there."""
+    return (folder / COMPLETE).exists()
 
 
 def remove(folder: Path) -> None:
     """The marker goes first, so that a kill in between leaves something that is visibly unfinished."""
+    if folder.is_symlink():  # put there by a person: what it points to is theirs
+        folder.unlink()
+        return
     (folder / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(folder)

@@ -1,41 +1,36 @@
 """``python -m reca_core.launch estimate REQUEST.json``: whether a training fits, and what would make it fit.
 
 What it needs is found by ``reca_core.training.needs``. What there is: the GPUs' free memory as the driver says, the
-host's as the kernel says (MemAvailable, or the room below the control group's limit), the free disk. What does not fit
-is estimated again with one setting changed at a time, then with several together, and only changes that fit are named.
+host's as the kernel says (``reca_core.training.host_memory``), the free disk. What does not fit is estimated again with
+one setting changed at a time, then with several together, and only changes that fit are named.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from reca_core.contracts import disks
 from reca_core.contracts.errors import PrerequisiteMissing
-from reca_core.contracts.estimate import KIB, MIB, Changes, Estimate, EstimateRequest, Need, sized
+from reca_core.contracts.estimate import CUDA_CONTEXT, KIB, Changes, Estimate, EstimateRequest, Need, sized
 from reca_core.contracts.files import write_json
 from reca_core.contracts.requests import TrainingPlan
+from reca_core.contracts.stages import AUTOENCODER_STAGES
 from reca_core.device import choose_device
+from reca_core.training.host_memory import host_available
 from reca_core.training.lora import PACKAGE as LORA_PACKAGE
 from reca_core.training.needs import Measured, measure
 
 log = logging.getLogger(__name__)
 
-CUDA_CONTEXT = 600 * MIB
-"""Of a process's GPU memory, before any tensor; not measured here."""
 LORA_RANK = 16
 """The rank that is tried as a remedy."""
 MOST_RANKS = 64
 """Sharding is tried over 2, 4, ... so many GPUs."""
-CONTROL_GROUPS = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
-"""Limit and use below /sys/fs/cgroup, of version 2 and of version 1."""
 
 
 def main(request: EstimateRequest) -> None:
@@ -58,7 +53,8 @@ def estimate(request: EstimateRequest, imports: int) -> Estimate:
         imports=imports,
         host_available=host_available(),
         device_available=_free_on_devices() if device == "cuda" else [],
-        disk_available=shutil.disk_usage(_existing(Path(request.directory))).free,
+        disk_available=disks.free_bytes(Path(request.directory)) + request.written,
+        features_available=_elsewhere(request),
         notes=_notes(request, device, found),
     )
     shortages = shortages_of(answer, found.need, request.training.processes)
@@ -82,6 +78,8 @@ def _notes(request: EstimateRequest, device: str, found: Measured) -> list[str]:
             notes.append("no GPU is here: whether it fits one is not known")
     if request.training.compile != "off":
         notes.append("counted as if the layers were not compiled")
+    if request.training.feature_cache == "on" and request.feature_directory and not request.pictures:
+        notes.append("frozen features are not counted: how many pictures there are is known once they are prepared")
     if found.need.checkpoints_kept > 1:
         notes.append("a checkpoint may be written while others are kept: the disk is counted at its fullest")
     return notes
@@ -97,53 +95,49 @@ def resident(field: str = "VmRSS") -> int:
     return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{field}:")), 0)
 
 
-def host_available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can be allocated: the machine's, or below this control group's limit where that is less."""
-    lines = (proc / "meminfo").read_text(encoding="ascii").splitlines() if (proc / "meminfo").is_file() else []
-    machine = [int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable:")]
-    group = [
-        max(int((groups / limit).read_text()) - int((groups / used).read_text()), 0)
-        for limit, used in CONTROL_GROUPS
-        if (groups / limit).is_file() and (groups / limit).read_text().strip().isdigit()
-    ]
-    return min([*machine, *group], default=0)
-
-
 def _free_on_devices() -> list[int]:
     return [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
 
 
-def _existing(directory: Path) -> Path:
-    return next(path for path in (directory, *directory.parents) if path.exists())
+def _elsewhere(request: EstimateRequest) -> int | None:
+    """Bytes free where frozen features are kept; None where the results lie on the same disk."""
+    directory = Path(request.feature_directory)
+    same = not request.feature_directory or disks.same(directory, Path(request.directory))
+    return None if same else disks.free_bytes(directory)
 
 
 # ---- what fits -------------------------------------------------------------------------------------------------
 
 
 def shortages_of(answer: Estimate, need: Need, processes: int) -> list[str]:
-    """What does not fit, in words. What there is is not known where it is 0 or no GPU is here."""
+    """What does not fit, in words. What is not known (None, or no GPU here) is not held against it."""
     found = []
     host = need.host_peak + processes * answer.imports
-    if answer.host_available and host > answer.host_available:
+    if answer.host_available is not None and host > answer.host_available:
         found.append(f"host memory: {sized(host)} needed, {sized(answer.host_available)} free")
-    least = min(answer.device_available, default=0)
-    if least and need.device_peak + CUDA_CONTEXT > least:
+    least = min(answer.device_available, default=None)
+    if least is not None and need.device_peak + CUDA_CONTEXT > least:
         found.append(f"GPU memory: {sized(need.device_peak + CUDA_CONTEXT)} needed, {sized(least)} free")
-    if need.disk > answer.disk_available:
-        found.append(f"disk: {sized(need.disk)} needed, {sized(answer.disk_available)} free")
+    apart = 0 if answer.features_available is None else need.features
+    if need.disk - apart > answer.disk_available:
+        found.append(f"disk: {sized(need.disk - apart)} needed, {sized(answer.disk_available)} free")
+    if answer.features_available is not None and apart > answer.features_available:
+        found.append(f"disk of frozen features: {sized(apart)} needed, {sized(answer.features_available)} free")
     return found
 
 
 def _remedies(request: EstimateRequest, device: str, answer: Estimate) -> Iterator[Need]:
-    """Single changes that fit; where none does, the first sum of several that fits, or the smallest that was tried."""
+    """Single changes that fit, of one kind the mildest; where none does, the first sum of several that fits."""
     together: Changes = {}
-    alone = False
+    fitting: list[set[str]] = []
     for changed in _changes(request.training, device, answer.need):
+        if set(changed) in fitting:
+            continue
         need = _estimated(request, device, changed)
         if not shortages_of(answer, need, int(changed.get("processes", answer.processes))):
-            alone = True
+            fitting.append(set(changed))
             yield need
-    if alone:
+    if fitting:
         return
     for changed in _changes(request.training, device, answer.need):
         together |= changed
@@ -161,20 +155,23 @@ def _estimated(request: EstimateRequest, device: str, changed: Changes) -> Need:
 
 def _changes(plan: TrainingPlan, device: str, need: Need) -> Iterator[Changes]:
     """Settings that need less, those that cost least first."""
+    if need.features:
+        yield {"feature_cache": "auto"}
     if plan.keep_checkpoints > 1 or plan.best_by != "off":
         yield {"keep_checkpoints": 1, "best_by": "off"}
     if plan.checkpoint_in_background:
         yield {"checkpoint_in_background": False}
-    if need.images_per_pass > 1:
-        yield {"images_per_pass": max(need.images_per_pass // 4, 1)}
-        yield {"images_per_pass": 1}
+    images = need.images_per_pass
+    while images > 1:
+        images = max(images // 4, 1)
+        yield {"images_per_pass": images}
     if not plan.activation_checkpointing:
         yield {"activation_checkpointing": True}
     if plan.ema_decay:
         yield {"ema_decay": 0.0}
     if plan.precision == "float32":
         yield {"precision": "bfloat16"}
-    if not plan.lora_rank and plan.stage != "tokenizer" and importlib.util.find_spec(LORA_PACKAGE):
+    if not plan.lora_rank and plan.stage not in AUTOENCODER_STAGES and importlib.util.find_spec(LORA_PACKAGE):
         yield {"lora_rank": LORA_RANK}
     if device == "cuda":
         ranks = max(2, 2 * plan.processes)

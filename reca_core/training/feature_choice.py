@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,13 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from reca_core.contracts import disks
 from reca_core.contracts.errors import BadInput
+from reca_core.contracts.estimate import checkpoint_bytes, checkpoints_at_once, final_bytes
 from reca_core.contracts.hashing import HASH_LENGTH, canonical_json, sha256_text
 from reca_core.contracts.records import ManifestRow
-from reca_core.contracts.requests import TrainingPlan, TrainRequest
+from reca_core.contracts.requests import LossTerms, TrainingPlan, TrainRequest
+from reca_core.contracts.stages import AUTOENCODER_STAGES
 from reca_core.data.feature_store import FeatureStore
 from reca_core.data.images import load_verified
 from reca_core.data.manifest import DECODING_VERSION
@@ -36,11 +38,13 @@ log = logging.getLogger(__name__)
 
 FIELD = "training.feature_cache"
 WORTH_LOOKS = 2.0
-"""How often every picture must be looked at for ``auto`` to keep its features."""
+"""How often every picture must be looked at for ``auto`` to keep its features. Those that are known count as a look
+that was taken, so that a training that was killed in its first epoch decides as it did before."""
+LOOK_DIGITS = 6
 WORTH_KNOWN = 0.5
 """Or which share of them must be known already."""
 DISK_SHARE = {"auto": 0.5, "on": 0.9}
-"""Of the free disk that features may fill."""
+"""Of the disk that stays free for them, which features may fill."""
 SAMPLED_PICTURES = 1000
 """Of large data sets so many are looked up to see how much is known."""
 MEASURED_PICTURES = 4
@@ -71,6 +75,8 @@ class Outlook:
     """That would be written."""
     free: int
     """Bytes free on the disk."""
+    reserved: int = 0
+    """Of these, what the training's own checkpoints and its finished model have yet to take."""
 
 
 def open_features(
@@ -121,11 +127,10 @@ def choose(
     plan = request.training
     if plan.feature_cache == "off":
         return Choice({}, "off, as asked for")
-    obstacle = obstacle_of(request, adapter)
+    obstacle = _no_place(request) or obstacle_of(plan, request.losses, adapter)
     if obstacle or not isinstance(adapter, ReusesFeatures):
         return _without(plan, obstacle)
-    parts = adapter.frozen_parts()
-    frozen = {name: part for name, part in _named(parts, plan).items() if not learns(adapter.network, part)}
+    frozen = frozen_of(adapter.frozen_parts(), adapter.network, plan)
     keys = {name: key_of(request, name, part, base, layout) for name, part in frozen.items()}
     outlook = look_ahead(request, adapter, list(frozen.values()), list(keys.values()), rows, done_steps)
     keep, reason = judged(plan, outlook)
@@ -156,6 +161,11 @@ def _named(parts: FrozenParts, plan: TrainingPlan) -> dict[str, FrozenPart[Any]]
     return {name: found[name] for name in needed_parts(plan)}
 
 
+def frozen_of(parts: FrozenParts, network: nn.Module, plan: TrainingPlan) -> dict[str, FrozenPart[Any]]:
+    """Those whose features can be kept in this stage, by name."""
+    return {name: part for name, part in _named(parts, plan).items() if not learns(network, part)}
+
+
 def learns(network: nn.Module, part: FrozenPart[Any]) -> bool:
     """Whether this stage changes a weight that the part is computed with, LoRA's additions included."""
     return any(
@@ -163,16 +173,19 @@ def learns(network: nn.Module, part: FrozenPart[Any]) -> bool:
     )
 
 
-def obstacle_of(request: TrainRequest, adapter: UnifiedModel) -> str:
-    """Why no feature can be kept, whatever it would cost; empty where one can."""
-    plan = request.training
+def _no_place(request: TrainRequest) -> str:
+    """Why there is no folder to keep features in; empty where there is."""
     if not request.feature_directory:
         return "the request names no folder for them (feature_directory)"
-    if not os.access(_standing(request), os.W_OK):
-        return f"{_standing(request)} may not be written to"
-    if plan.stage == "tokenizer":
-        return "the tokenizer stage learns from pixels"
-    if request.losses.reconstruction == 0:
+    folder = disks.standing(Path(request.feature_directory))
+    return "" if os.access(folder, os.W_OK) else f"{folder} may not be written to"
+
+
+def obstacle_of(plan: TrainingPlan, losses: LossTerms, adapter: UnifiedModel) -> str:
+    """Why no feature can be kept, whatever it would cost and wherever; empty where one can."""
+    if plan.stage in AUTOENCODER_STAGES:
+        return f"the stage {plan.stage!r} learns from pixels"
+    if losses.reconstruction == 0:
         return (
             "only reconstruction looks at the data set's pictures, and its weight is 0; those of the replay terms come "
             "from the captions' source, whose rendered scenes never repeat"
@@ -206,12 +219,6 @@ def place_of(request: TrainRequest, key: dict[str, Any]) -> Path:
     return Path(request.feature_directory) / sha256_text(canonical_json(key))[:HASH_LENGTH]
 
 
-def _standing(request: TrainRequest) -> Path:
-    """The features' folder, or what there is of the way to it."""
-    folder = Path(request.feature_directory)
-    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-
-
 def look_ahead(
     request: TrainRequest,
     adapter: UnifiedModel,
@@ -233,8 +240,21 @@ def look_ahead(
         looks=coming / count,
         known=known,
         bytes=int(each * min(count, coming) * (1 - known)),
-        free=shutil.disk_usage(_standing(request)).free,
+        free=disks.free_bytes(Path(request.feature_directory)),
+        reserved=reserved_bytes(request, adapter.network),
     )
+
+
+def reserved_bytes(request: TrainRequest, network: nn.Module) -> int:
+    """What this training has yet to write on the disk of the features, beside them: those give way, it cannot."""
+    plan, run = request.training, Path(request.run_directory)
+    if not disks.same(run, Path(request.feature_directory)):
+        return 0
+    parameters = list(network.parameters())
+    weights = sum(tensor.nbytes for tensor in (*parameters, *network.buffers()))
+    trained = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
+    whole = checkpoint_bytes(trained, plan) * checkpoints_at_once(plan) + final_bytes(weights, plan)
+    return max(whole - disks.tree_bytes(run), 0)
 
 
 def _known_share(place: Path, key: dict[str, Any], sample: Sequence[ManifestRow]) -> float:
@@ -256,19 +276,20 @@ def bytes_each(adapter: UnifiedModel, parts: Sequence[FrozenPart[Any]], rows: Se
 
 def judged(plan: TrainingPlan, outlook: Outlook) -> tuple[bool, str]:
     """Whether to keep features, and why, in a sentence with the numbers it rests on."""
-    room = DISK_SHARE[plan.feature_cache] * outlook.free
-    size, free = _size(outlook.bytes), _size(outlook.free)
+    share, left = DISK_SHARE[plan.feature_cache], max(outlook.free - outlook.reserved, 0)
+    size, free = _size(outlook.bytes), f"{_size(outlook.free)} free"
+    if outlook.reserved:
+        free = f"{free}, {_size(outlook.reserved)} of it for checkpoints and the finished model"
     looks = f"{outlook.looks:.1f} looks at each of {outlook.pictures:,} pictures are to come"
-    if outlook.bytes > room:
-        share = DISK_SHARE[plan.feature_cache]
-        return False, f"they would take {size}, more than {share:.0%} of the {free} that are free on the disk"
+    if outlook.bytes > share * left:
+        return False, f"they would take {size}, more than {share:.0%} of the {_size(left)} that stay free ({free})"
     if plan.feature_cache == "on":
-        return True, f"as asked for; {looks}, {outlook.known:.0%} known, {size} to write, {free} free"
+        return True, f"as asked for; {looks}, {outlook.known:.0%} known, {size} to write, {free}"
     if outlook.known >= WORTH_KNOWN:
-        return True, f"{outlook.known:.0%} of the pictures are known already; {size} to write, {free} free"
-    if outlook.looks < WORTH_LOOKS:
+        return True, f"{outlook.known:.0%} of the pictures are known already; {size} to write, {free}"
+    if round(outlook.looks + outlook.known, LOOK_DIGITS) < WORTH_LOOKS:
         return False, f"{looks}, which pays from {WORTH_LOOKS:g} on, and {outlook.known:.0%} are known"
-    return True, f"{looks}; {size} to write, {free} free"
+    return True, f"{looks}; {size} to write, {free}"
 
 
 def _size(count: int) -> str:

@@ -1,7 +1,8 @@
 """Frozen features in a training: what a frozen encoder says of a picture is computed once and reused (docs/data.md).
 
 A pass whose pictures are all known reads them; any other is computed whole, as without a cache, so what is kept is what
-an uncached pass of these pictures computes. Whether it is worth it decides ``training.feature_choice``.
+an uncached pass of these pictures computes. What was known of some of them is used all the same: a feature stays what
+it was when it was kept, whoever is killed in between. Whether it is worth it decides ``training.feature_choice``.
 """
 
 from __future__ import annotations
@@ -91,20 +92,27 @@ class Features:
             self.reused += len(rows)
             return part.finish([row.to(self.device) for row in rows])
         assert images is not None  # the builder leaves them out only where everything is known
+        kept = [self.stores[name].read([picture]) for picture in known.pictures]
         computed = part.encode(images)
         self.computed += self.stores[name].keep(known.pictures, computed)
-        return part.finish(computed)
+        return part.finish([old[0].to(self.device) if old else new for old, new in zip(kept, computed, strict=True)])
 
     def passed(self, position: int) -> None:
         """The stream has come to ``position``. After every epoch the ranks show each other what they computed."""
         before, self._position = self._position, position
         if before // self.epoch == position // self.epoch:
             return
-        for store in self.stores.values():
-            store.write()
+        self.write()
         self.meet()
         for store in self.stores.values():
             store.look()
+
+    def write(self) -> None:
+        """Put what is in memory on the disk. Before a checkpoint, so that an attempt that goes on from it knows as much
+        as this one: computed again in a pass of another size, a feature can have other last bits.
+        """
+        for store in self.stores.values():
+            store.write()
 
     def close(self) -> None:
         """Write what is in memory."""

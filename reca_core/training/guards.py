@@ -83,8 +83,9 @@ def check_bottleneck(adapter: UnifiedModel, picture: Image.Image) -> None:
 
 
 def digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's bytes, gathered where it is sharded."""
-    flat = whole(tensor).contiguous().reshape(-1)
+    """SHA-256 of a tensor's bytes, gathered where it is sharded; of bfloat16 as float32, which may hold the same."""
+    value = whole(tensor)
+    flat = (value.float() if value.dtype == torch.bfloat16 else value).contiguous().reshape(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
 
 

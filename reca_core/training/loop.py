@@ -113,7 +113,8 @@ class Updater:
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, LossSum]:
         """Gradients of the whole step; returns this rank's sums."""
-        ahead = self._count_ahead(batches) if len(batches) > 1 else None
+        one_term = len(self.weights) == 1
+        ahead = self._count_ahead(batches, one_term) if len(batches) > 1 else None
         sums: dict[str, LossSum] = {}
         for number, batch in enumerate(batches):
             with local_gradients(self.module, last_pass=number == len(batches) - 1):
@@ -121,7 +122,7 @@ class Updater:
                 counts = ahead if ahead is not None else self._global_counts(found)
                 self._objective(found, counts).backward()
             sums = {name: sums[name] + part.detached() if sums else part.detached() for name, part in found.items()}
-        if ahead is not None and len(sums) == 1:
+        if ahead is not None and one_term:
             self._divide_gradients(self._global_counts(sums))
         return sums
 
@@ -131,9 +132,9 @@ class Updater:
             return sums
         return {name: LossSum(part.total * batch.weight, part.count * batch.weight) for name, part in sums.items()}
 
-    def _count_ahead(self, batches: Sequence[Batch]) -> Float[Tensor, " terms"]:
+    def _count_ahead(self, batches: Sequence[Batch], one_term: bool) -> Float[Tensor, " terms"]:
         """Counts over all passes and ranks. Ones where there is a single term: it is divided afterwards."""
-        if len(self.weights) == 1:
+        if one_term:
             return torch.ones(1, device=self.layout.device)
         with torch.no_grad():
             parts = [self._forward(batch) for batch in batches]

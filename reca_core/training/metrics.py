@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reca_core.contracts.errors import DamagedFile
 from reca_core.contracts.files import append_jsonl, atomic_write_text, read_jsonl
 
 FLUSH_SECONDS = 1.0
 """Longest time a row waits in memory."""
 STEP = "step"
+SHOWN = 80
+"""Characters of a row in an error."""
 
 
 class MetricsLog:
@@ -46,6 +49,13 @@ class MetricsLog:
 def keep_steps(path: Path, done_steps: int) -> list[dict[str, Any]]:
     """Cut rows of later steps from a JSON-lines file, atomically; return the others. Raises DamagedFile."""
     rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not isinstance(row.get(STEP), int):
+            raise DamagedFile(
+                f"row {number}: no whole number under {STEP!r} ({json.dumps(row)[:SHOWN]})",
+                field=str(path),
+                remedy="check the disk; mend the row, or move the file away: its curve then begins at the resumed step",
+            )
     kept = [row for row in rows if row[STEP] <= done_steps]
     if len(kept) < len(rows):
         atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in kept))

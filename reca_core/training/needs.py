@@ -15,9 +15,9 @@ kernels. On a GPU the same pass stands for it; attention kernels there may keep 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +25,37 @@ import torch
 from PIL import Image
 from torch import nn
 
-from reca_core.contracts.estimate import Changes, EstimateRequest, Need
+from reca_core.contracts.disks import tree_bytes
+from reca_core.contracts.estimate import (
+    MOMENTS,
+    Changes,
+    EstimateRequest,
+    Need,
+    checkpoint_bytes,
+    checkpoints_at_once,
+    final_bytes,
+)
 from reca_core.contracts.requests import TrainingPlan
 from reca_core.data.captions import open_captions
 from reca_core.data.feed import CACHE_BYTES, Share, Split, worker_count
+from reca_core.data.images import PictureUnusable, load_picture
 from reca_core.models import variants
 from reca_core.models.load import adapter_class
-from reca_core.models.unified import Images, UnifiedModel
+from reca_core.models.unified import Images, ReusesFeatures, UnifiedModel
 from reca_core.training import lora
 from reca_core.training.batch import Batch, BatchBuilder, needs_captions
 from reca_core.training.blocks import prepare_blocks, repeated_blocks
 from reca_core.training.distributed import Layout, shard_group
+from reca_core.training.feature_choice import frozen_of, obstacle_of
+from reca_core.training.longest import LongestTexts
+from reca_core.training.narrow import narrow_frozen
 from reca_core.training.optimizer import set_trainable, trainable
 from reca_core.training.setup import drawn_pixels
 from reca_core.training.shapes import Allocations, FakeParameters, loading_shapes, making_shapes
-from reca_core.training.step import TrainingStep
+from reca_core.training.step import TrainingStep, autocast
 
 MEASURED_PICTURES = 8
 """Most pictures of one measured pass."""
-MOMENTS = 2
-"""AdamW's, each as large as the parameter."""
 GATHERED_LAYERS = 3
 """Of the largest repeated layer, what FSDP2 has whole at one time."""
 ROWS = 1 << 20
@@ -65,6 +76,8 @@ class Held:
     """Bytes that follow from the network alone."""
 
     weights: int
+    narrowed: int
+    """Bytes by which frozen weights have become less since they were loaded."""
     trained: int
     converted: int
     """Of the checkpoint's files in another type than float32, which is read beside the weights."""
@@ -117,9 +130,11 @@ def measure(request: EstimateRequest, device: str, changed: Changes | None = Non
     adapter = variants.following(_of_shapes(request, stored), plan)
     set_trainable(adapter.network, adapter.trainable_names(plan.stage))
     targets = lora.add(adapter.network, plan) if plan.lora_rank else []
+    # Of a checkpoint in float32 only its values say whether bfloat16 holds them, and they are not read here.
+    narrow = narrow_frozen(adapter.network, plan, adapter.image_tokenizer) if stored.get(torch.bfloat16) else 0
     fakes = FakeParameters()
     fakes.put_into(adapter.network)
-    held = _held(adapter.network, stored, targets)
+    held = _held(adapter.network, stored, targets, narrow)
     world = plan.processes * plan.nodes
     split = Split(plan.images_per_step, plan.images_per_pass, world)
     step = TrainingStep(adapter, plan, request.losses)
@@ -127,7 +142,9 @@ def measure(request: EstimateRequest, device: str, changed: Changes | None = Non
     pictures = len(split.shares(0)[0].positions)
     found = _pass(step, request, fakes, pictures)
     return Measured(
-        _need(request, plan, changed or {}, held, found, device, split, pictures),
+        _need(request, plan, changed or {}, held, found, device, split, pictures).model_copy(
+            update={"samples": _samples(request, adapter), "features": _features(request, plan, adapter, fakes)}
+        ),
         _counts(adapter.network),
         sum(parameter.numel() for parameter in trainable(adapter.network).values()),
     )
@@ -151,12 +168,13 @@ def _counts(network: nn.Module) -> dict[str, int]:
     return counts
 
 
-def _held(network: nn.Module, stored: dict[torch.dtype, int], targets: Sequence[str]) -> Held:
+def _held(network: nn.Module, stored: dict[torch.dtype, int], targets: Sequence[str], narrowed: int) -> Held:
     parameters, layers = dict(network.named_parameters()), repeated_blocks(network)
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     chosen = set(targets)
     return Held(
         weights=sum(tensor.nbytes for tensor in (*parameters.values(), *network.buffers())),
+        narrowed=narrowed,
         trained=sum(parameter.nbytes for parameter in trainable(network).values()),
         converted=sum(size for kind, size in stored.items() if kind != torch.float32),
         layer=max((sum(parameter.nbytes for parameter in layer.parameters()) for layer in layers), default=0),
@@ -173,12 +191,14 @@ def _pass(step: TrainingStep, request: EstimateRequest, fakes: FakeParameters, p
     plan, losses, adapter = step.plan, request.losses, step.adapter
     captions = None
     if needs_captions(plan, losses):
-        captions = open_captions(request.captions, drawn_pixels(adapter), losses)
+        load = partial(_usable_or_blank, request.picture_pixels)
+        captions = open_captions(request.captions, drawn_pixels(adapter), losses, load=load)
     shown = OnePicture(adapter, request.picture_pixels)
     builder = BatchBuilder(plan, losses, shown, captions, adapter)  # type: ignore[arg-type]
+    longest = LongestTexts.of(adapter.templates, losses, captions)
 
     def run(count: int) -> Pass:
-        return _run(step, builder(Share(tuple(range(count)), 1.0)), fakes)
+        return _run(step, longest.put_into(builder(Share(tuple(range(count)), 1.0))), fakes)
 
     if pictures <= MEASURED_PICTURES:
         return run(pictures)
@@ -189,6 +209,14 @@ def _pass(step: TrainingStep, request: EstimateRequest, fakes: FakeParameters, p
         return max(second, first + (second - first) * (pictures - less) // (more - less))
 
     return Pass(line(low.peak, high.peak), line(low.activations, high.activations), line(low.batch, high.batch))
+
+
+def _usable_or_blank(pixels: int, path: Path) -> Image.Image:
+    """The run itself leaves rows out whose pictures cannot be used; what it needs does not hang on one of them."""
+    try:
+        return load_picture(path)
+    except PictureUnusable:
+        return Image.new("RGB", (pixels, pixels))
 
 
 def _run(step: TrainingStep, batch: Batch, fakes: FakeParameters) -> Pass:
@@ -211,6 +239,28 @@ def _batch_bytes(batch: Batch) -> int:
     return sum(part.understanding.nbytes + part.target.nbytes for part in images)
 
 
+def _samples(request: EstimateRequest, adapter: UnifiedModel) -> int:
+    """Without compression, so at most; in the size that the family makes of the pictures."""
+    return request.samples * OnePicture(adapter, request.picture_pixels).images([0]).target[0].numel()
+
+
+def _features(request: EstimateRequest, plan: TrainingPlan, adapter: UnifiedModel, fakes: FakeParameters) -> int:
+    """Bytes of frozen features that must still be written, at least; 0 where it is not known or they are not asked for.
+
+    Of those that lie there it is not asked whose they are.
+    """
+    if plan.feature_cache != "on" or not request.feature_directory or not request.pictures:
+        return 0
+    if obstacle_of(plan, request.losses, adapter) or not isinstance(adapter, ReusesFeatures):
+        return 0
+    images = OnePicture(adapter, request.picture_pixels).images([0])
+    parts = frozen_of(adapter.frozen_parts(), adapter.network, plan).values()
+    with torch.no_grad(), autocast(adapter.network, plan.precision), Allocations(fakes.mode):
+        each = sum(feature.nbytes for part in parts for feature in part.encode(images))
+    seen = min(request.pictures, plan.steps * plan.images_per_step)
+    return max(each * seen - tree_bytes(Path(request.feature_directory)), 0)
+
+
 # ---- all of it -------------------------------------------------------------------------------------------------
 
 
@@ -225,23 +275,22 @@ def _need(
     pictures: int,
 ) -> Need:
     process = _process(plan, held, found, split)
-    saved = held.trained * (1 + MOMENTS + (plan.ema_decay > 0))
+    saved = checkpoint_bytes(held.trained, plan)
     fed = _fed(request, plan, found, split, pictures)
     on_cpu = device == "cpu"
     host = _host(plan, held, saved, sum(process.values()), on_cpu, fed)
-    saves = math.ceil(plan.steps / plan.checkpoint_every_steps)
-    exported = held.weights + (held.weights if plan.ema_decay else 0)
+    loaded = held.weights + held.narrowed
     return Need(
         changed=changed,
         images_per_pass=pictures,
         process=process,
-        device_peak=0 if on_cpu else max(sum(process.values()), held.weights),
+        device_peak=0 if on_cpu else max(sum(process.values()), loaded),
         host=host,
         host_peak=max(host.values()),
         checkpoint=saved,
-        checkpoints_kept=min(saves, plan.keep_checkpoints + (plan.best_by != "off") + 1),
-        final=exported,
-        samples=request.samples * request.picture_pixels**2 * 3,
+        checkpoints_kept=checkpoints_at_once(plan),
+        final=final_bytes(loaded, plan),
+        samples=0,
     )
 
 
@@ -288,13 +337,14 @@ def _host(plan: TrainingPlan, held: Held, saved: int, peak: int, on_cpu: bool, f
     in_parts = share > 1 and plan.checkpoint_format != "whole"
     copied = saved * ranks // share if in_parts else saved
     resident = (held.weights + saved - held.trained) // share * ranks if on_cpu else 0
-    together = held.weights + held.merged if plan.lora_rank else held.weights + held.trained if share > 1 else 0
+    loaded, divided = held.weights + held.narrowed, share > 1 or held.narrowed
+    together = loaded + held.merged if plan.lora_rank else loaded + held.trained if divided else 0
     stepping = peak * ranks * on_cpu + fed * ranks
     moments = {
-        LOADING: (held.weights + held.converted) * ranks,
+        LOADING: (loaded + held.converted) * ranks,
         STEP: stepping,
         SAVING: stepping + copied if plan.checkpoint_every_steps < plan.steps else 0,
-        END: resident + copied + fed * ranks + (together if on_cpu else max(together, held.weights)),
+        END: resident + copied + fed * ranks + (together if on_cpu else max(together, loaded)),
     }
     if not plan.checkpoint_in_background:
         moments[SAVING] = resident + copied + fed * ranks

@@ -18,7 +18,8 @@ from PIL import Image
 from reca_core.contracts.files import append_jsonl, read_jsonl
 from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.records import ManifestRow, PreviewRow
-from reca_core.contracts.requests import SamplingSettings
+from reca_core.contracts.requests import SamplingSettings, TrainingPlan
+from reca_core.contracts.stages import AUTOENCODER_STAGES
 from reca_core.data.colour import TINTED, colours_of, statistics_of
 from reca_core.data.images import load_verified
 from reca_core.data.png import write_png
@@ -26,6 +27,7 @@ from reca_core.models.unified import DrawRequest, RedrawRequest, UnifiedModel
 from reca_core.training.checkpoint_folder import step_name
 from reca_core.training.metrics import STEP, keep_steps
 from reca_core.training.optimizer import set_modes
+from reca_core.training.step import autocast
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class Previews:
         rows: Sequence[ManifestRow],
         prompts: Sequence[str],
         template: str,
-        stage: str,
+        plan: TrainingPlan,
         done_steps: int,
         writes: bool,
     ) -> None:
@@ -61,11 +63,12 @@ class Previews:
         done_steps: rows of the index of later steps are removed.
         writes: False on ranks that only take part in the computation.
         """
-        self.run, self.adapter, self.stage, self.template = run, adapter, stage, template
+        self.run, self.adapter, self.template = run, adapter, template
+        self.stage, self.precision = plan.stage, plan.precision
         self.writes = writes
         self.rows = list(rows[:PICTURES])
         self.pictures = [load_verified(row) for row in self.rows]
-        self.prompts = list(prompts[:PICTURES]) if stage != "tokenizer" else []
+        self.prompts = list(prompts[:PICTURES]) if plan.stage not in AUTOENCODER_STAGES else []
         self.settings = SamplingSettings(images_per_batch=PICTURES)
         if writes:
             for name in (INDEX, COLOURS):
@@ -77,8 +80,9 @@ class Previews:
         """Write the pictures of a step and then their rows. The network is in evaluation mode meanwhile."""
         self.adapter.network.eval()
         try:
-            redrawn = self._reconstruct()
-            drawn = self._draw()
+            with autocast(self.adapter.network, self.precision):
+                redrawn = self._reconstruct()
+                drawn = self._draw()
         finally:
             set_modes(self.adapter.network)
         if self.writes:
@@ -112,7 +116,7 @@ class Previews:
         return list(self.adapter.generate(requests, self.settings)) if requests else []
 
     def _reconstruct(self) -> list[Image.Image]:
-        if self.stage == "tokenizer":
+        if self.stage in AUTOENCODER_STAGES:
             return self.adapter.tokenizer_ceiling(self.pictures)
         requests = [RedrawRequest(picture, SEED, self.template) for picture in self.pictures]
         return list(self.adapter.reconstruct(requests, self.settings))

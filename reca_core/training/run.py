@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
-from reca_core.contracts.errors import CheckpointRefused
+from reca_core.contracts.errors import CheckpointRefused, DamagedFile, StageFailed
 from reca_core.contracts.files import remove_leftovers, run_lock, sync_directory, write_json
 from reca_core.contracts.hashing import request_hash, sha256_tree
 from reca_core.contracts.home import RunDirectory
@@ -30,6 +31,7 @@ from reca_core.contracts.requests import TrainRequest
 from reca_core.models import variants
 from reca_core.models.unified import UnifiedModel
 from reca_core.training import guards, lora, setup, usage
+from reca_core.training.allocator import give_back_large_blocks
 from reca_core.training.batch import Batch
 from reca_core.training.blocks import prepare_blocks
 from reca_core.training.card import write_card
@@ -40,6 +42,7 @@ from reca_core.training.distributed import (
     gather,
     joined,
     sharded,
+    shared,
     wait_for_all,
     whole,
     wrap,
@@ -48,6 +51,7 @@ from reca_core.training.ema import MovingAverage
 from reca_core.training.feature_choice import open_features
 from reca_core.training.loop import LOSS, SECONDS, Clock, StepReport, Updater
 from reca_core.training.metrics import MetricsLog, loss_key
+from reca_core.training.narrow import narrow_frozen
 from reca_core.training.optimizer import make_optimizer, trainable
 from reca_core.training.previews import PICTURES, Previews
 from reca_core.training.saving import Checkpoints
@@ -57,6 +61,8 @@ log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5
 """Progress lines come at most this often."""
+ENDS = "first_and_last_losses"
+"""Fact of a checkpoint: what the result says of the log, which may be lost."""
 AVERAGE_FOLDER = "final-average"
 """Weights of the moving average, beside ``final`` and never instead of it."""
 
@@ -73,6 +79,7 @@ def main(request: TrainRequest) -> None:
         if any(gather(run.done.exists(), layout)):
             log.info("%s is done already", run.path)
             return
+        give_back_large_blocks(Path(request.model.path))
         Training(request, layout, stop).complete()
 
 
@@ -94,14 +101,15 @@ class Training:
         self.base = setup.base_digests(self.adapter.network, layout)
         if self.plan.lora_rank:
             self.base = self.base.with_additions(lora.add(self.adapter.network, self.plan))
-        self.data = setup.open_data(request, self.adapter, layout)
-        setup.check_method(request, self.adapter, self.data)
         self.checkpoints = Checkpoints(self.run.checkpoints, self.plan, layout)
         found = self.checkpoints.newest(self.identity)
+        self.data = setup.open_data(request, self.adapter, layout, found)
+        setup.check_method(request, self.adapter, self.data)
         self.resumed = self.done = found.step if found else 0
         rows = self.data.builder.pictures.rows
         self.features = open_features(request, self.adapter, self.base, rows, self.done, layout)
         self.data.builder.features = self.features
+        self.narrowed = narrow_frozen(self.adapter.network, self.plan, self.adapter.image_tokenizer)
         self.scores: list[float] = []
         self.previews = self._open_previews()
         if self.previews and not self.done:
@@ -110,9 +118,10 @@ class Training:
         if found:
             self._resume(found)
         self.metrics = MetricsLog(self.run.metrics, self.done) if layout.leads else None
-        self.rows = self.metrics.kept if self.metrics else []
+        logged = shared(lambda: self.metrics.kept if self.metrics else [], layout)  # every rank watches for collapse
+        self.ends = self._ends_so_far(logged, found) if layout.leads else []
         self.monitor = guards.CollapseMonitor(stops=self.plan.on_collapse == "stop")
-        for row in self.rows:
+        for row in logged:
             self._watch(int(row["step"]), self._terms(row))
 
     def _open_previews(self) -> Previews | None:
@@ -121,11 +130,12 @@ class Training:
             return None
         prompts = self.data.captions.prompts(PICTURES) if self.data.captions else []
         rows, template = self.data.builder.pictures.rows, self.adapter.templates[0]
-        return Previews(self.run, self.adapter, rows, prompts, template, self.plan.stage, self.done, self.layout.leads)
+        return Previews(self.run, self.adapter, rows, prompts, template, self.plan, self.done, self.layout.leads)
 
     def _assemble(self) -> None:
         """Wrap the step and make its optimizer: in this order, because sharding replaces the parameters."""
         step = TrainingStep(self.adapter, self.plan, self.request.losses, self.features)
+        setup.check_divided(self.plan)
         setup.check_best(self.plan, step.weights)
         prepare_blocks(step.network, self.plan)
         module = self.module = wrap(step, self.layout, self.plan)
@@ -158,6 +168,23 @@ class Training:
         changed = setup.differences(found.facts["environment"], setup.environment_facts(self.layout, self.plan))
         if changed:
             log.warning("since the checkpoint: %s; losses agree to 5 digits, bits may differ", "; ".join(changed))
+
+    def _ends_so_far(self, logged: Sequence[Mapping[str, float]], found: Found | None) -> list[dict[str, float]]:
+        """Losses of the first and the last step done: from the log, or from the checkpoint where the log lost rows."""
+        if not found:
+            return []
+        if len(logged) == self.done:
+            return [_losses(logged[0]), _losses(logged[-1])]
+        fact = f"has {len(logged)} of the {self.done} steps done before"
+        ends: list[dict[str, float]] = found.facts.get(ENDS, [])
+        if not ends:
+            raise DamagedFile(
+                f"{fact}, and the checkpoint of step {self.done} has no losses",
+                field=str(self.run.metrics),
+                remedy="put the file back, or move the checkpoints away to start again",
+            )
+        log.warning("%s %s: curves and the watch for collapse go without the others", self.run.metrics, fact)
+        return ends
 
     def complete(self) -> None:
         """Take the steps that are left, check, export, and write DONE.json."""
@@ -208,7 +235,7 @@ class Training:
         if not self.metrics:
             return
         self.metrics.add(row)
-        self.rows = [*self.rows[:1], row]
+        self.ends = [*self.ends[:1], _losses(row)]
         if time.monotonic() - self.spoke > PROGRESS_SECONDS or self.done == self.plan.steps:
             self.spoke = time.monotonic()
             shown = {name: value for name, value in row.items() if name.startswith("train/")}
@@ -244,11 +271,15 @@ class Training:
             "stream_position": self.done * self.plan.images_per_step,
             "seed": self.plan.seed,
             "environment": setup.environment_facts(self.layout, self.plan),
+            setup.LEFT_OUT: self.data.left_out.sha256,
             SCORE: sum(self.scores) / len(self.scores) if self.scores else None,
+            ENDS: self.ends,
         }
         self.scores = []
         if self.metrics:
             self.metrics.flush()
+        if self.features:
+            self.features.write()
         average = self.average.average if self.average else {}
         self.checkpoints.save(self.done, self.parameters, self.optimizer, average, facts)
 
@@ -277,15 +308,23 @@ class Training:
             return
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        adapter.save(temporary)
-        write_card(temporary, self.request, variants.slips(adapter, self.plan))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-        sync_directory(folder.parent)
+        try:
+            adapter.save(temporary)
+            write_card(temporary, self.request, variants.slips(adapter, self.plan))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+            sync_directory(folder.parent)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise StageFailed(
+                f"the trained model cannot be written: {error}",
+                field=str(folder),
+                remedy="make room or make it writable, then run again: it goes on from the last checkpoint",
+            ) from error
 
     def _gathered(self) -> UnifiedModel:
-        """The adapter to save. Weights in parts, sharded or with additions beside them, go into a fresh base."""
-        if not self._sharded and not self.plan.lora_rank:
+        """The adapter to save. Weights in parts, sharded, narrowed or with additions, go into a fresh base."""
+        if not self._sharded and not self.plan.lora_rank and not self.narrowed:
             return self.adapter
         weights = {name: value for name, value in self._trained() if self.layout.leads}
         return setup.base_with(self.request, weights) if self.layout.leads else self.adapter
@@ -303,22 +342,29 @@ class Training:
             steps=self.done,
             seconds=time.monotonic() - self.began,
             resumed_from_step=self.resumed,
-            first_losses=_losses(self.rows[0]),
-            last_losses=_losses(self.rows[-1]),
+            first_losses=self.ends[0],
+            last_losses=self.ends[-1],
             trained_tensors=len(self.base.trained) - len(idle),
             best_step=best_step(self.run.checkpoints),
             idle_tensors=idle,
             warnings=self.monitor.warnings,
             leaked_captions=self.data.captions.leaked if self.data.captions else 0,
+            left_out_captions=self.data.captions.left_out if self.data.captions else 0,
         )
 
     def _terms(self, row: dict[str, float]) -> dict[str, float]:
-        """Losses of a logged row under their terms' names."""
-        terms = self.updater.weights or ()
-        return {term: row[loss_key(term)] for term in terms}
+        """Losses of a logged row under their terms' names. Raises DamagedFile where one is not there."""
+        losses = {term: row.get(loss_key(term)) for term in self.updater.weights or ()}
+        if missing := [term for term, loss in losses.items() if not isinstance(loss, float | int)]:
+            raise DamagedFile(
+                f"the row of step {row['step']:.0f} has no number under {', '.join(map(loss_key, missing))}",
+                field=str(self.run.metrics),
+                remedy="mend the row, or move the file away: its curve then begins at the resumed step",
+            )
+        return {term: loss for term, loss in losses.items() if loss is not None}
 
 
-def _losses(row: dict[str, float]) -> dict[str, float]:
+def _losses(row: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name == LOSS or name.endswith("_loss")}
 
 

@@ -20,8 +20,13 @@ from torch import Tensor, nn
 
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing, StageFailed
 from reca_core.contracts.hashing import canonical_json, sha256_file
+from reca_core.contracts.home import RunDirectory
+from reca_core.contracts.progress import report_progress
 from reca_core.contracts.requests import TrainingPlan, TrainRequest
-from reca_core.data.captions import SHAPEWORLD, Captions, open_captions
+from reca_core.contracts.stages import AUTOENCODER_STAGES, division_faults
+from reca_core.data import caption_pictures
+from reca_core.data.caption_pictures import LeftOut
+from reca_core.data.captions import SHAPEWORLD, Captions, LlavaCaptions, open_captions
 from reca_core.data.feed import Pictures, Prefetch, Share, Split
 from reca_core.data.images import load_verified
 from reca_core.data.leaks import Leaks
@@ -31,12 +36,15 @@ from reca_core.models.unified import UnifiedModel
 from reca_core.models.variants import following
 from reca_core.training import guards
 from reca_core.training.batch import Batch, BatchBuilder, needs_captions
-from reca_core.training.distributed import Layout, gather
+from reca_core.training.checkpoint_folder import Found
+from reca_core.training.distributed import Layout, gather, shared
 from reca_core.training.optimizer import set_trainable, trainable
 from reca_core.training.step import TrainingStep
 
 PACKAGES = ("torch", "transformers", "diffusers", "numpy", "pillow")
 """Whose versions are recorded with a checkpoint and compared on resume."""
+LEFT_OUT = "left_out_captions_sha256"
+"""Among a checkpoint's facts."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,8 @@ class Data:
     builder: BatchBuilder
     split: Split
     captions: Captions | None
+    left_out: LeftOut
+    """Of the captions: every checkpoint says which."""
     pins: bool = False
     """Batches wait in pinned memory: for a CUDA device, which then copies while it computes."""
 
@@ -100,8 +110,11 @@ def base_digests(network: nn.Module, layout: Layout) -> Base:
     return Base(guards.digests(guards.frozen_tensors(network)), guards.digests(trainable(network).items()))
 
 
-def open_data(request: TrainRequest, adapter: UnifiedModel, layout: Layout) -> Data:
-    """Manifest, captions and their split. Raises BadInput for what cannot be trained on."""
+def open_data(request: TrainRequest, adapter: UnifiedModel, layout: Layout, found: Found | None = None) -> Data:
+    """Manifest, captions and their split; ``found`` is the checkpoint to go on from.
+
+    Raises BadInput for what cannot be trained on, CheckpointRefused where ``found`` was trained on other captions.
+    """
     plan, losses = request.training, request.losses
     if plan.images_per_step < layout.world:
         raise BadInput(
@@ -110,14 +123,31 @@ def open_data(request: TrainRequest, adapter: UnifiedModel, layout: Layout) -> D
             remedy=f"at least {layout.world}",
         )
     rows = read_manifest(Path(request.data.directory))
-    captions = None
+    captions, left_out = None, LeftOut()
     # The rendered world costs nothing to open, and gives previews something to draw where no term needs captions.
     if needs_captions(plan, losses) or request.captions.source == SHAPEWORLD:
         captions = open_captions(request.captions, drawn_pixels(adapter), losses, open_leaks(request))
+        left_out = _leave_out(captions, request, layout, found)
     pictures = Pictures(rows, adapter.prepare)
     builder = BatchBuilder(plan, losses, pictures, captions, adapter)
     split = Split(plan.images_per_step, plan.images_per_pass, layout.world, layout.rank)
-    return Data(builder, split, captions, pins=layout.device.type == "cuda")
+    return Data(builder, split, captions, left_out, pins=layout.device.type == "cuda")
+
+
+def _leave_out(captions: Captions, request: TrainRequest, layout: Layout, found: Found | None) -> LeftOut:
+    """Without the rows whose pictures rank 0 cannot use; after a resume without those of the first attempt."""
+    if not isinstance(captions, LlavaCaptions):
+        return LeftOut()
+    listing = RunDirectory(Path(request.run_directory)).left_out_captions
+
+    def settle() -> LeftOut:
+        if found:
+            return caption_pictures.recorded(captions, listing, found.facts.get(LEFT_OUT, ""), found.folder)
+        return caption_pictures.examine(captions, request.losses, listing, report_progress)
+
+    left_out = shared(settle, layout)
+    captions.leave_out(left_out.rows)
+    return left_out
 
 
 def open_leaks(request: TrainRequest) -> Leaks | None:
@@ -139,8 +169,14 @@ def drawn_pixels(adapter: UnifiedModel) -> int:
 
 def check_method(request: TrainRequest, adapter: UnifiedModel, data: Data) -> None:
     """The bottleneck guard, where the reconstruction term is used. Raises BadInput."""
-    if request.training.stage != "tokenizer" and request.losses.reconstruction > 0:
+    if request.training.stage not in AUTOENCODER_STAGES and request.losses.reconstruction > 0:
         guards.check_bottleneck(adapter, load_verified(data.builder.pictures.rows[0]))
+
+
+def check_divided(plan: TrainingPlan) -> None:
+    """Raises BadInput where a step is divided that cannot be."""
+    for fault in division_faults(plan.stage, plan.processes * plan.nodes, plan.images_per_pass):
+        raise fault
 
 
 def check_best(plan: TrainingPlan, terms: Iterable[str]) -> None:
@@ -184,17 +220,19 @@ class Blame:
         mine = [position for batch in batches if batch.weight for position in batch.positions]
         tries = max(gather(len(mine), self.layout))
         filler = batches[0].positions[0]
-        alone = [(position, self._finite_alone(position)) for position in [*mine, *[filler] * (tries - len(mine))]]
-        bad = [position for position, finite in alone[: len(mine)] if not finite]
-        files = [str(file) for file in self.builder.files(bad)]
-        everyone = gather((mine, bad, files), self.layout)
+        alone = [(position, self._faulty_alone(position)) for position in [*mine, *[filler] * (tries - len(mine))]]
+        bad = [
+            (position, self.builder.origin(position, term)) for position, terms in alone[: len(mine)] for term in terms
+        ]
+        everyone = gather((mine, bad), self.layout)
         positions = sorted(position for part in everyone for position in part[0])
-        found = sorted(pair for part in everyone for pair in zip(part[1], part[2], strict=True))
+        found = sorted(pair for part in everyone for pair in part[1])
         if not found:
             return f"samples at stream positions {json.dumps(positions)}; each is finite by itself"
-        named = json.dumps([position for position, _ in found])
-        return f"samples at stream positions {named}: {', '.join(file for _, file in found)}"
+        named = json.dumps(sorted({position for position, _ in found}))
+        return f"samples at stream positions {named}: {', '.join(origin for _, origin in found)}"
 
-    def _finite_alone(self, position: int) -> bool:
+    def _faulty_alone(self, position: int) -> list[str]:
+        """The terms that are not finite on one sample."""
         sums = self.step(self.builder(Share((position,), 1.0)).to(self.layout.device))
-        return guards.finite([float(part.total) for part in sums.values()])
+        return [name for name, part in sums.items() if not guards.finite([float(part.total)])]

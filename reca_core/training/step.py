@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import LossTerms, TrainingPlan
+from reca_core.contracts.stages import AUTOENCODER_STAGES
 from reca_core.draws import KeyedDraws
 from reca_core.models.unified import (
     AnswersInText,
@@ -70,7 +71,7 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, LossSum]:
         """Active terms by name. Parts of ``batch`` of inactive terms are not read."""
-        if self.plan.stage == "tokenizer":
+        if self.plan.stage in AUTOENCODER_STAGES:
             return self._tokenizer(batch)
         draws = KeyedDraws(self.plan.seed, batch.positions)
         sums: dict[str, LossSum] = {}
@@ -131,17 +132,22 @@ class TrainingStep(nn.Module):
             return adapter.tokenizer_loss(images)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.plan.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(next(self.network.parameters()).device.type, dtype=torch.bfloat16)
+        return autocast(self.network, self.plan.precision)
+
+
+def autocast(network: nn.Module, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Where ``network`` computes in the precision of its training."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(next(network.parameters()).device.type, dtype=torch.bfloat16)
 
 
 def active_weights(adapter: UnifiedModel, plan: TrainingPlan, losses: LossTerms) -> Mapping[str, float]:
-    """Weight of every active term. The tokenizer stage has the family's own terms, each with weight 1.
+    """Weight of every active term. The autoencoder's stages have the family's own terms, each of weight 1.
 
     Raises BadInput naming the term and what the family cannot do, or when no term is left.
     """
-    if plan.stage == "tokenizer":
+    if plan.stage in AUTOENCODER_STAGES:
         if not isinstance(adapter, TrainsTokenizer):
             raise BadInput(f"the family {adapter.family} has no tokenizer training", field="training.stage")
         return {}

@@ -146,14 +146,20 @@ def test_the_quantiser_has_its_two_terms(case: Bench) -> None:
 
 
 def test_the_picture_reaches_the_language_model(case: Bench) -> None:
+    if case.network.projector is None:  # a set of the VQ variant, which has no tower
+        assert "und.embeddings" not in case.expected
+        return
     case.expected.agree("clip.resized", case.seen())
     case.expected.agree("clip.features", case.network.clip_features(case.seen()))
     case.expected.agree("und.embeddings", case.understanding())
 
 
 def test_drawing_and_asking_losses_and_their_gradients(case: Bench) -> None:
-    drawn, asked = drawing_loss(case), asking_loss(case)
+    drawn = drawing_loss(case)
     case.expected.agree("t2i.loss", drawn)
+    if "mmu.loss" not in case.expected:
+        return
+    asked = asking_loss(case)
     case.expected.agree("mmu.loss", asked)
     case.expected.agree_gradients("t2i_plus_mmu", drawn + asked, case.parameters())
 
@@ -188,6 +194,8 @@ def image_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def test_reconstruction_from_clip_and_its_gradients(case: Bench) -> None:
+    if "recon_clip.loss" not in case.expected:
+        return
     shown, labels = case.masked("recon_clip")
     pictures = case.understanding()
     layout = ClipLayout(case.special, case.max_text, pictures.shape[1])
@@ -281,6 +289,8 @@ def test_drawing_traces(case: Bench) -> None:
 
 
 def test_greedy_text(case: Bench) -> None:
+    if "gen_text.tokens" not in case.expected:
+        return
     prefix = case.expected["gen_text.inputs_embeds"]
     allowed = case.expected["mmu.attn_allowed"][:1, :, : prefix.shape[1], : prefix.shape[1]]
     tokens = case.expected["gen_text.tokens"]

@@ -20,8 +20,9 @@ from reca_core.data.prepare import prepare
 from reca_core.draws import KeyedDraws
 from reca_core.models.bagel.adapter import Bagel
 from reca_core.models.bagel.configuration import BagelConfiguration, Bounds, DrawingPlan, PicturePlan
-from reca_core.models.bagel.packing import Item, Packer
+from reca_core.models.bagel.packing import Item, Pack, Packer
 from reca_core.models.bagel.pictures import Size, VariedImages, fitted_size
+from reca_core.models.bagel.sampler import Context, Contexts, Drawer, FlowSettings
 from reca_core.models.bagel.sequence import seen_rows
 from reca_core.models.unified import Dialogue, DrawRequest, EditRequest, EditsImages, Images, RedrawRequest, Target
 from reca_core.objectives.loss_sum import LossSum
@@ -238,6 +239,27 @@ def test_image_guidance_changes_an_edit(bagel: Bagel) -> None:
     bagel.configuration = replace(bagel.configuration, drawing=plan)
     (other,) = bagel.edit([EditRequest(shapes()[0], "make it red", 0)], SETTINGS)
     assert one.tobytes() != other.tobytes()
+
+
+def test_guidance_ends_at_the_lower_bound_of_its_interval_itself(bagel: Bagel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six even times 0.4 is one, and in float32 a little more than 0.4."""
+    guided: set[float] = set()
+    context, free = Context(), Context()
+
+    def velocity(_: Drawer, asked: Context, pack: Pack, x: Tensor, time: float) -> Tensor:
+        if asked is free:
+            guided.add(round(time, 6))
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(Drawer, "_velocity", velocity)
+    drawer, settings = (
+        Drawer(bagel.network, bagel.words.specials),
+        FlowSettings(4.0, 1.0, (0.4, 1.0), "global", 0, 6, 1),
+    )
+    tokens = drawer._canvas((16, 16)).vae_grids[0]
+    start = torch.zeros(tokens[0] * tokens[1], bagel.network.llm2vae.out_features)
+    drawer.draw(Contexts(context, free, Context()), (16, 16), start, settings)
+    assert guided == {1.0, 0.8, 0.6}
 
 
 def test_a_temperature_is_refused(bagel: Bagel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,25 @@ def test_damage_is_refused_by_name(published: Path, model: Bagel, damage: str, n
     with pytest.raises(CheckpointRefused) as refusal:
         Bagel.load(published)
     assert name in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["decoder.conv_in.weight", "encoder.conv_in.weight"])
+def test_a_transposed_matrix_of_the_autoencoder_is_refused_by_name(published: Path, model: Bagel, name: str) -> None:
+    state = load_file(published / "ae.safetensors")
+    save_file(state | {name: state[name].transpose(0, 1).contiguous()}, published / "ae.safetensors")
+    with pytest.raises(CheckpointRefused, match=rf"vae\.{re.escape(name)} is \["):
+        Bagel.load(published)
+
+
+@pytest.mark.parametrize("name", ["llm2vae.bias", "llm2vae.weight"])
+@pytest.mark.parametrize("damage", ["renamed", "cut", "shapeless"])
+def test_what_tells_the_latents_is_refused_by_name(published: Path, model: Bagel, name: str, damage: str) -> None:
+    state = state_of(model)
+    tensor = state.pop(name)
+    damaged = {"renamed": {f"{name}_": tensor}, "cut": {name: tensor[:1].clone()}, "shapeless": {name: torch.zeros(())}}
+    save_file(state | damaged[damage], published / WEIGHTS)
+    with pytest.raises(CheckpointRefused, match=re.escape(name)):
+        Bagel.load(published)
 
 
 def test_a_missing_understanding_layer_is_refused_by_name(published: Path, model: Bagel) -> None:

@@ -18,9 +18,11 @@ def test_a_step_of_every_family_is_measured_both_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {name: FAMILIES[name] for name in ("janus", "openuni")}
+    bases = {f"tiny-{family}": BUNDLED_MODELS[f"tiny-{family}"] for family in few}
     monkeypatch.setattr(bench_training, "FAMILIES", few)
+    monkeypatch.setattr(bench_training, "BUNDLED_MODELS", bases)
     found = training(BenchPlace(tmp_path, quick=True))
-    names = [*(f"smallest {family}" for family in few), *BUNDLED_MODELS]
+    names = [*(f"smallest {family}" for family in few), *bases]
     assert list(dict.fromkeys(figure.what.split(",")[0] for figure in found)) == names
     assert all(figure.value > 0 for figure in found if figure.unit == "ms")
     rows = list(read_jsonl(tmp_path / "runs" / "smallest janus" / "metrics.jsonl"))

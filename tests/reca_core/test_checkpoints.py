@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
 from reca_core.contracts.errors import BadInput, StageFailed
+from reca_core.contracts.files import append_jsonl, write_json
 from reca_core.contracts.lifeline import StopRequest
 from reca_core.training import checkpoint, checkpoint_folder, saving
 from reca_core.training.checkpoint import TrainState
-from tests.reca_core.test_resume import state
+from tests.reca_core.test_resume import file_size_limit, state
 from tests.reca_core.training_rig import ALONE, request, train, weights
 
 PATIENCE_SECONDS = 60.0
@@ -76,6 +78,23 @@ def test_a_disk_that_fills_up_stops_the_training_and_loses_nothing(tmp_path: Pat
     assert weights(asked) == weights(straight)
 
 
+def test_a_disk_that_fills_up_at_the_very_end_loses_nothing(tmp_path: Path) -> None:
+    asked = request(tmp_path, steps=2, lora_rank=1)  # small checkpoints, a large model
+    size = (Path(asked.model.path) / "model.safetensors").stat().st_size
+    with file_size_limit(size // 2), pytest.raises(StageFailed, match="model cannot be written") as said:
+        train(asked)
+    assert said.value.field == str(tmp_path / "run" / "final")
+    assert "last checkpoint" in said.value.remedy
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert train(asked).resumed_from_step == 2
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    for write in (append_jsonl, write_json):
+        with file_size_limit(100), pytest.raises(OSError, match=r"File too large.*rows.json"):
+            write(tmp_path / "rows.json", ["x" * 1000])
+
+
 def test_the_best_checkpoint_outlives_the_newest_ones(tmp_path: Path) -> None:
     for step, score in enumerate([3.0, 1.0, 2.0, 1.0, 4.0, 5.0], 1):
         checkpoint.save(tmp_path, scored(step, score), keep=1)
@@ -88,6 +107,74 @@ def test_checkpoints_without_a_score_are_not_compared(tmp_path: Path) -> None:
         checkpoint.save(tmp_path, scored(step, None), keep=1)
     assert [path.name for path in checkpoint_folder.folders(tmp_path)] == ["step-00000003"]
     assert checkpoint_folder.best_step(tmp_path) == 0
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.mark.parametrize("later", [6, 9])
+def test_a_checkpoint_that_was_never_finished_makes_no_good_one_go(
+    tmp_path: Path, later: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint.save(tmp_path, scored(4, None), keep=1)
+    shutil.copytree(tmp_path / "step-00000004", tmp_path / checkpoint_folder.step_name(later))
+    (tmp_path / checkpoint_folder.step_name(later) / "DONE.json").unlink()
+    for step in (5, 7):
+        checkpoint.save(tmp_path, scored(step, None), keep=1)
+        found = checkpoint.load_newest(tmp_path, "this")
+        assert found is not None
+        assert found.step == step
+    assert names(tmp_path) == ["step-00000007"] + ["step-00000009"] * (later == 9)
+    assert ("step-00000006 was never finished (it has no DONE.json): it is removed" in caplog.text) == (later == 6)
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", '{"step": 2, "sc', "[]", "{}", '{"step": 2, "score": "low"}', '{"step": 3}']
+)
+def test_an_older_checkpoint_that_cannot_be_read_stays_and_the_training_goes_on(
+    tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step, score in ((2, 1.0), (4, 3.0)):
+        checkpoint.save(tmp_path, scored(step, score), keep=2)
+    facts = tmp_path / "step-00000002" / "state.json"
+    if text is None:
+        facts.unlink()
+    else:
+        facts.write_text(text)
+    checkpoint.save(tmp_path, scored(6, 2.0), keep=2)
+    assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000006"]
+    assert checkpoint_folder.best_step(tmp_path) == 6
+    assert "left as it is" in caplog.text
+    assert "step-00000002: " in caplog.text
+
+
+def test_only_folders_with_the_exact_name_of_a_checkpoint_are_ours(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, scored(1, None), keep=2)
+    others = ["step-00000001-mine", "step-00000009.broken", "step-000000009", "step-9", "Step-00000009"]
+    for name in others:
+        shutil.copytree(tmp_path / "step-00000001", tmp_path / name)
+    (tmp_path / "step-notes.txt").write_text("mine")
+    (tmp_path / "step-00000099").write_text("a file")
+    before = set(names(tmp_path)) - {"step-00000001"}
+    for step in (2, 3, 4):
+        checkpoint.save(tmp_path, scored(step, None), keep=2)
+    assert set(names(tmp_path)) - before == {"step-00000003", "step-00000004"}
+    assert before <= set(names(tmp_path))
+    found = checkpoint.load_newest(tmp_path, "this")
+    assert found is not None
+    assert found.step == 4
+
+
+def test_a_checkpoint_that_was_linked_from_elsewhere_is_only_unlinked(tmp_path: Path) -> None:
+    directory, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    checkpoint.save(directory, scored(1, None), keep=1)
+    shutil.move(directory / "step-00000001", elsewhere)
+    (directory / "step-00000001").symlink_to(elsewhere)
+    assert checkpoint.load_newest(directory, "this") is not None
+    checkpoint.save(directory, scored(2, None), keep=1)
+    assert names(directory) == ["step-00000002"]
+    assert (elsewhere / "DONE.json").exists()
 
 
 def test_the_score_is_the_mean_loss_since_the_checkpoint_before(tmp_path: Path) -> None:

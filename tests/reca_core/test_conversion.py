@@ -5,6 +5,8 @@ Run over the registry with each family's smallest model, so a new family gets th
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reca_core.contracts.conversion import ConversionReport, ConvertRequest
+from reca_core.contracts.errors import CheckpointRefused, RecaError
 from reca_core.contracts.registry import FAMILIES
 from reca_core.conversion.run import convert
 from reca_core.models.load import adapter_class
+from reca_core.models.published import WeightsFile, write_files
 from tests.parity.golden_models import golden_root
 
 CONVERTED = [name for name, entry in FAMILIES.items() if entry.conversion]
@@ -100,7 +104,6 @@ def smallest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def theirs(smallest: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     """A copy of the authors' layout that may be damaged."""
-    import shutil
 
     def copy(family: str) -> Path:
         shutil.copytree(smallest(family) / "theirs", tmp_path / "theirs")
@@ -156,6 +159,48 @@ def test_a_recorded_set_of_any_size_comes_back_bit_equal(recorded: Path, tmp_pat
     assert same(tensors(tmp_path / "back"), tensors(recorded))
 
 
+OWN_FILES = {"janus": "pytorch_model.bin", "showo": "pytorch_model.bin", "bagel": "ema.safetensors"}
+OWN_PARTS = {"harmon": {"vae": "kl16.ckpt"}, "bagel": {"vae": "ae.safetensors"}}
+
+
+@pytest.mark.goldens
+@pytest.mark.parametrize("recorded", recorded_sets())
+def test_a_recorded_set_in_its_family_s_own_files_comes_back_in_them(recorded: Path, tmp_path: Path) -> None:
+    import re
+
+    family = re.split(r"[^a-z0-9]", recorded.name.lower())[0]
+    names = OWN_PARTS.get(family, {}) | {"weights": OWN_FILES.get(family, f"{family}.pth")}
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copy(recorded / "config.json", own)
+    for file in weights_files(recorded):
+        replace(own / names.get(file.stem, file.name), read(file))
+    assert run(family, own, tmp_path / "ours", "reca").written
+    assert run(family, tmp_path / "ours", tmp_path / "back", "upstream").written
+    assert same(tensors(tmp_path / "back"), tensors(own))
+    shutil.copy(recorded / "weights.safetensors", own)
+    replace(own / "named.pth", {"other": torch.zeros(1)})
+    assert run(family, own / "named.pth", tmp_path / "named", "reca").unexpected == ["other"]
+
+
+@families
+@pytest.mark.parametrize("layout", ["ours", "theirs"])
+def test_a_moving_average_that_is_not_there_is_refused(
+    family: str, layout: str, smallest: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(RecaError, match="moving average"):
+        run(family, smallest(family) / layout, tmp_path / "out", "reca", weights="ema")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.safetensors.index.json", "harmon.pth"])
+def test_a_head_that_is_the_word_embeddings_is_written_beside_them(file: str, tmp_path: Path) -> None:
+    words = torch.randn(6, 4)
+    state = {"words": words, "head": words, "rows": words[2:]}
+    write_files(tmp_path, [WeightsFile(file)], state)
+    (written,) = weights_files(tmp_path)
+    assert same(read(written), state)
+
+
 @families
 def test_half_precision_stays_half_precision(family: str, theirs: Callable[[str], Path], tmp_path: Path) -> None:
     directory = theirs(family)
@@ -204,10 +249,35 @@ def test_damage_in_any_file_is_reported_by_name_and_nothing_is_written(
     assert not list(tmp_path.glob(".*"))
 
 
+def changed_sizes(value: Any, name: str, size: object) -> Any:
+    """Settings with every entry of this name, at any depth, made another."""
+    if isinstance(value, dict):
+        return {key: size if key == name else changed_sizes(held, name, size) for key, held in value.items()}
+    return value
+
+
+@families
+@pytest.mark.parametrize(("name", "size"), [("hidden_size", "many"), ("num_attention_heads", 0)])
+def test_sizes_of_no_network_are_refused_and_no_traceback(
+    family: str, name: str, size: object, smallest: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(smallest(family) / "ours", tmp_path / "ours")
+    config = tmp_path / "ours" / "config.json"
+    config.write_text(json.dumps(changed_sizes(json.loads(config.read_text()), name, size)))
+    with pytest.raises(CheckpointRefused):
+        run(family, tmp_path / "ours", tmp_path / "out", "upstream")
+
+
+def test_heads_that_do_not_share_a_width_are_refused(smallest: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(smallest("harmon") / "ours", tmp_path / "ours")
+    config = tmp_path / "ours" / "config.json"
+    config.write_text(json.dumps(changed_sizes(json.loads(config.read_text()), "encoder_heads", 5)))
+    with pytest.raises(CheckpointRefused, match="5 heads cannot share a width of"):
+        run("harmon", tmp_path / "ours", tmp_path / "out", "upstream")
+
+
 @families
 def test_damage_in_ours_is_reported_by_name(family: str, smallest: Callable[[str], Path], tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(smallest(family) / "ours", tmp_path / "ours")
     file = tmp_path / "ours" / "model.safetensors"
     whole = load_file(file)

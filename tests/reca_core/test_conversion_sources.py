@@ -7,14 +7,11 @@ test_conversion.py.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
 import types
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
@@ -23,13 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused, PrerequisiteMissing
-from reca_core.contracts.registry import FAMILIES
 from reca_core.conversion import run as conversion_run
 from reca_core.models.bagel.adapter import Bagel
 from reca_core.models.harmon.adapter import STAGES, Harmon
 from reca_core.models.load import adapter_class
 from reca_core.models.published import SMALL_SUFFIXES
 from reca_core.models.zero import read_zero
+from tests.reca_core.deepspeed_files import write_zero
 from tests.reca_core.test_conversion import CONVERTED, held, read, replace, run, same, tensors, weights_files
 
 WEIGHTS = "harmon.pth"
@@ -147,42 +144,6 @@ def test_wrapped_weights_are_unwrapped_and_averages_only_on_request(made: Path, 
     assert run("harmon", tmp_path / "iter_3.pth", tmp_path / "ema", "reca", made / "theirs", weights="ema").written
     name = "proj_in.0.bias"
     assert torch.equal(held(tmp_path / "ema")[name], average[name])
-
-
-def partitioned(state: dict[str, Tensor], ranks: int) -> list[Tensor]:
-    """One flat float32 vector, padded and cut in equal parts, as ZeRO stages 1 and 2 do."""
-    flat = torch.cat([tensor.flatten().float() for tensor in state.values()])
-    flat = torch.nn.functional.pad(flat, (0, -len(flat) % (2 * ranks)))
-    return list(flat.chunk(ranks))
-
-
-def write_zero(directory: Path, state: dict[str, Tensor], stage: int, ranks: int = 2) -> Path:
-    """As DeepSpeed saves it, in a ``global_step`` folder that ``latest`` names."""
-    place = directory / "global_step9"
-    place.mkdir(parents=True)
-    (directory / "latest").write_text("global_step9")
-    shapes = [OrderedDict((name, tensor.shape) for name, tensor in state.items())]
-    half = {name: tensor.bfloat16() for name, tensor in state.items()}
-    common: dict[str, Any] = {"param_shapes": shapes, "buffer_names": [], "ds_version": "0.16"}
-    if stage == 3:
-        cut = {name: list(padded(tensor, ranks).chunk(ranks)) for name, tensor in state.items()}
-        parts = [torch.cat([cut[name][rank] for name in state]) for rank in range(ranks)]
-    else:
-        parts = partitioned(state, ranks)
-        torch.save({**common, "module": half}, place / "mp_rank_00_model_states.pt")
-    for rank, part in enumerate(parts):
-        if stage == 3:
-            torch.save({**common, "module": {}}, place / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
-        groups = {3: "fp32_flat_groups"}.get(stage, "single_partition_of_fp32_groups")
-        optimizer = {"zero_stage": stage, "partition_count": ranks, groups: [part]}
-        name = f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
-        torch.save({"optimizer_state_dict": optimizer}, place / name)
-    return directory
-
-
-def padded(tensor: Tensor, ranks: int) -> Tensor:
-    flat = tensor.flatten().float()
-    return torch.nn.functional.pad(flat, (0, math.ceil(len(flat) / ranks) * ranks - len(flat)))
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -393,5 +354,34 @@ def test_our_directory_remembers_small_files_only(made: Path, tmp_path: Path) ->
     assert tensors(tmp_path / "ours").keys() == {f"model.safetensors:{name}" for name in held(tmp_path / "ours")}
 
 
-def test_every_registered_family_has_a_conversion() -> None:
-    assert list(FAMILIES) == CONVERTED
+def test_an_untouched_model_in_half_precision_is_untouched_and_a_small_step_from_half_is_one(
+    made: Path, tmp_path: Path
+) -> None:
+    state = {name: tensor.bfloat16() for name, tensor in held(made / "base").items()}
+    shutil.copytree(made / "base", tmp_path / "half")
+    save_file(state, tmp_path / "half" / "model.safetensors", metadata={"format": "pt"})
+    report = run("harmon", tmp_path / "half", tmp_path / "out", "upstream", made / "theirs")
+    assert "equal the base" in report.refusal
+    stepped = {name: tensor.float() * (1 + 1e-4) + 1e-9 for name, tensor in state.items()}
+    shutil.copytree(made / "base", tmp_path / "stepped")
+    save_file(stepped, tmp_path / "stepped" / "model.safetensors", metadata={"format": "pt"})
+    report = run("harmon", tmp_path / "stepped", tmp_path / "moved", "upstream", tmp_path / "half")
+    assert (report.written, report.unchanged) == (True, [])
+
+
+def test_the_card_of_a_trained_model_goes_with_it(place: Path, tmp_path: Path) -> None:
+    (place / "trained" / "README.md").write_text("# Checkpoint")
+    assert run("harmon", place / "trained", tmp_path / "out", "upstream", place / "theirs").written
+    assert (tmp_path / "out" / "README.md").read_text() == "# Checkpoint"
+    assert run("harmon", place / "trained", tmp_path / "again", "reca", place / "theirs").written
+    assert (tmp_path / "again" / "README.md").read_text() == "# Checkpoint"
+
+
+def test_what_was_trained_with_a_published_slip_is_said_where_it_leaves(tmp_path: Path, place: Path) -> None:
+    """BAGEL's slip is that ``final`` holds the moving average: nobody should export that unawares."""
+    card = place / "trained" / "README.md"
+    card.write_text("# Checkpoint\n\n- stage: reca\n- upstream parity: yes: the average was exported\n")
+    report = run("harmon", place / "trained", tmp_path / "out", "upstream", place / "theirs")
+    assert report.notes == ["trained with upstream_parity: the average was exported"]
+    card.write_text("# Checkpoint\n\n- stage: reca\n- upstream parity: no: the correct behaviour\n")
+    assert run("harmon", place / "trained", tmp_path / "again", "upstream", place / "theirs").notes == []

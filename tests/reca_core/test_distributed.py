@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,9 +21,11 @@ from safetensors.torch import load_file
 from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.requests import LossTerms, TrainRequest
+from reca_core.models.janus.adapter import Janus
 from reca_core.training import setup
 from reca_core.training.blocks import repeated_blocks
 from reca_core.training.distributed import Layout, shard_group
+from reca_core.training.guards import NotFinite
 from tests.reca_core.children import WAIT_SECONDS, die_at, launch, start
 from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, weights, write_request
 
@@ -170,6 +174,52 @@ def test_a_rank_killed_within_a_save_in_parts_costs_no_more_than_that_save(tmp_p
     assert weights(broken) == weights(straight)
     assert [row["step"] for row in read_jsonl(tmp_path / "broken/metrics.jsonl")] == list(range(1, 6))
     assert not list((tmp_path / "broken").rglob("*.tmp"))
+
+
+def launch_poisoned_rank(job: tuple[Path, int], rank: int) -> None:
+    """A rank whose sample 13 of the stream has a loss that is no number; what it says goes to a file of its own."""
+    honest = Janus.reconstruction_loss
+
+    def loss(self, condition, target, draws):
+        found = honest(self, condition, target, draws)
+        return type(found)(found.total * math.nan, found.count) if 13 in draws.positions else found
+
+    Janus.reconstruction_loss = loss  # type: ignore[method-assign]
+    with job[0].with_name(f"said-by-{rank}").open("w") as sys.stderr:
+        launch_rank([job], rank, 2)
+
+
+@pytest.mark.parametrize("sharding", ["replicate", "shard"])
+def test_both_ranks_stop_for_a_sample_of_one_of_them_and_name_it(tmp_path: Path, sharding: str) -> None:
+    asked = request(tmp_path, "run", ALONE, **{**SETTINGS, "checkpoint_every_steps": 1}, processes=2, sharding=sharding)
+    job = write_request(asked), free_port()
+    ranks = [start(launch_poisoned_rank, job, rank) for rank in (0, 1)]
+    for rank in ranks:
+        rank.join(WAIT_SECONDS)
+    assert [rank.exitcode for rank in ranks] == [NotFinite.exit_code] * 2
+    for rank in (0, 1):
+        said = job[0].with_name(f"said-by-{rank}").read_text()
+        assert re.search(r"step 2: reconstruction loss nan.*positions \[13\]: .*\.png", said), said
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept[-1] == "step-00000001"
+    assert not (tmp_path / "run" / "final").exists()
+
+
+def test_both_ranks_go_without_the_captions_whose_pictures_are_missing(tmp_path: Path) -> None:
+    asked = request(tmp_path, losses=LossTerms(reconstruction=0, image_to_text=1, text=0), steps=2)
+    names = [f"pictures/{number:03d}.png" for number in range(8)] + ["gone.png", "gone too.png"]
+    rows = [
+        {"image": name, "conversations": [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": word}]}
+        for name, word in zip(names, ["a", "red", "ring", "and", "a", "blue", "moon", "is", "there"], strict=False)
+    ]
+    (tmp_path / "llava.json").write_text(json.dumps(rows))
+    captions = asked.captions.model_copy(update={"source": str(tmp_path / "llava.json")})
+    two, one = (asked.model_copy(update={"captions": captions, "run_directory": str(tmp_path / n)}) for n in "21")
+    train_on_two(two)
+    alone = train(one)
+    done = json.loads((tmp_path / "2" / "DONE.json").read_text())
+    assert done["left_out_captions"] == alone.left_out_captions == len(rows) - 8
+    assert done["last_losses"]["train/loss"] == pytest.approx(alone.last_losses["train/loss"], rel=DIGITS)
 
 
 def test_processes_that_do_not_divide_into_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,20 @@ from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.registry import FAMILIES
 from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan
 from reca_core.models.load import adapter_class
-from reca_core.models.unified import AnswersInText, DrawsFromText
+from reca_core.models.unified import AnswersInText, DrawsFromText, ReusesFeatures
 from reca_core.training import estimate as estimating
-from reca_core.training.needs import ACTIVATIONS, GRADIENTS, OPTIMIZER, SAVING, STEP, WEIGHTS, Measured, measure
+from reca_core.training.feature_choice import frozen_of
+from reca_core.training.needs import (
+    ACTIVATIONS,
+    GRADIENTS,
+    OPTIMIZER,
+    SAVING,
+    STEP,
+    WEIGHTS,
+    Measured,
+    OnePicture,
+    measure,
+)
 from reca_core.training.optimizer import set_trainable, trainable
 from reca_core.training.shapes import Allocations, FakeParameters
 from tests.reca_core.loading_memory import MIB
@@ -63,7 +75,8 @@ def test_every_family_is_estimated_with_all_its_terms_and_nothing_is_read(family
     adapter = adapter_class(family)
     answers, draws = float(issubclass(adapter, AnswersInText)), float(issubclass(adapter, DrawsFromText))
     terms = LossTerms(reconstruction=1, image_to_text=answers, text_to_image=draws, text=answers)
-    found = measure(asked(tmp_path, family, terms), "cpu")
+    request = asked(tmp_path, family, terms, feature_cache="on")
+    found = measure(request.model_copy(update={"feature_directory": str(tmp_path / "features")}), "cpu")
     model = adapter.load(tmp_path / family)
     set_trainable(model.network, model.trainable_names("post"))
     trained = sum(parameter.numel() for parameter in trainable(model.network).values())
@@ -71,6 +84,11 @@ def test_every_family_is_estimated_with_all_its_terms_and_nothing_is_read(family
     assert found.need.process[OPTIMIZER] == 2 * FLOAT * trained
     assert found.need.process[WEIGHTS] >= FLOAT * sum(found.parameters.values())
     assert found.need.process[ACTIVATIONS] > 0
+    assert isinstance(model, ReusesFeatures)
+    parts = frozen_of(model.frozen_parts(), model.network, request.training).values()
+    with torch.no_grad():
+        features = [row for part in parts for row in part.encode(OnePicture(model, 64).images([0]))]
+    assert found.need.features == request.pictures * sum(row.nbytes for row in features)
 
 
 def test_settings_change_what_they_are_there_to_change(tmp_path: Path) -> None:
@@ -85,6 +103,24 @@ def test_settings_change_what_they_are_there_to_change(tmp_path: Path) -> None:
     assert halves.process[OPTIMIZER] * 2 == plain.process[OPTIMIZER]
     replicas = need(tmp_path, processes=2).need
     assert sum(replicas.process.values()) > sum(plain.process.values()) - plain.process[ACTIVATIONS]
+
+
+def test_the_longest_texts_are_foreseen_because_a_run_has_its_peak_there(tmp_path: Path) -> None:
+    def activations(*templates: str) -> int:
+        (tmp_path / "janus" / "templates.txt").write_text("\n".join(templates))
+        return need(tmp_path, drop_text=0.9).need.process[ACTIVATIONS]
+
+    adapter_class("janus").smallest(seed=0).save(tmp_path / "janus")
+    short, long = "see", " ".join(["see"] * 60)
+    assert activations(short) < activations(long) == activations(*[short] * 50, long)
+
+
+def test_caption_pictures_that_are_missing_do_not_keep_a_training_from_being_estimated(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image> how many?"}, {"from": "gpt", "value": "one"}]
+    (tmp_path / "llava.json").write_text(json.dumps([{"image": "gone.png", "conversations": turns}]))
+    wanted = asked(tmp_path, "janus", LossTerms(reconstruction=0, image_to_text=1, text=0))
+    captions = CaptionSource(source=str(tmp_path / "llava.json"))
+    assert measure(wanted.model_copy(update={"captions": captions}), "cpu").need.host_peak > 0
 
 
 def test_low_rank_additions_have_small_gradients(tmp_path: Path) -> None:
@@ -133,21 +169,70 @@ def test_what_does_not_fit_is_refused_with_settings_that_do(tmp_path: Path, monk
     assert measure(request.model_copy(update={"training": changed}), "cpu").need.host_peak < free
 
 
+def test_pictures_per_pass_are_lessened_no_further_than_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = asked(tmp_path, "janus", images_per_step=1024, checkpoint_in_background=False, keep_checkpoints=1)
+    peaks = {images: need(tmp_path, images_per_step=1024, images_per_pass=images).need.host_peak for images in (64, 16)}
+    monkeypatch.setattr(estimating, "host_available", lambda: (peaks[64] + peaks[16]) // 2)
+    request = request.model_copy(update={"losses": LossTerms(reconstruction=1, image_to_text=0, text=0)})
+    changes = [remedy.changed for remedy in estimating.estimate(request, 0).remedies]
+    assert {"images_per_pass": 16} in changes
+    assert not any(change.get("images_per_pass") in (1, 4) for change in changes)
+
+
 def test_the_answer_is_written_and_fits_a_machine_that_has_room(tmp_path: Path) -> None:
     request = asked(tmp_path, "janus")
     estimating.main(request)
     found = Estimate.model_validate_json(Path(request.answer).read_bytes())
     assert (found.shortages, found.remedies) == ([], [])
     assert found.imports > 100 * MIB
+    assert found.host_available is not None
     assert found.host_available > found.need.host_peak
 
 
-@pytest.mark.parametrize(("limit", "free"), [("3000000", 2_000_000), ("max", 8_000_000)])
-def test_a_control_group_counts_where_it_leaves_less(limit: str, free: int, tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 7813 kB\n")
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
-    assert abs(estimating.host_available(tmp_path, tmp_path) - free) < 1024
+def test_nothing_free_is_known_and_refuses_while_unknown_does_not(tmp_path: Path) -> None:
+    found = estimating.estimate(asked(tmp_path, "janus"), 0)
+
+    def short(**free: Any) -> list[str]:
+        return estimating.shortages_of(found.model_copy(update=free), found.need, 1)
+
+    assert "0 KiB free" in short(host_available=0)[0]
+    assert "GPU memory" in short(device_available=[0, 1 << 50])[0]
+    assert short(host_available=None, device_available=[]) == []
+
+
+def test_features_that_are_insisted_on_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Janus: of 12 pictures, 4 steps of 4."""
+    features = tmp_path / "features"
+    alone = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
+
+    def wanted(**settings: Any) -> EstimateRequest:
+        request = asked(tmp_path, "janus", alone, **settings)
+        return request.model_copy(update={"feature_directory": str(features)})
+
+    adapter = adapter_class("janus").load(tmp_path / "janus") if wanted().path else None
+    assert isinstance(adapter, ReusesFeatures)
+    parts = adapter.frozen_parts()
+    images = OnePicture(adapter, 64).images([0])
+    with torch.no_grad():
+        each = sum(f.nbytes for part in (parts.understanding, parts.target) for f in part.encode(images))
+    on = wanted(feature_cache="on")
+    found = measure(on, "cpu").need
+    assert found.features == 12 * each
+    assert found.disk == found.checkpoint * found.checkpoints_kept + found.final + found.features
+    assert measure(wanted(feature_cache="auto"), "cpu").need.features == 0
+    features.mkdir()
+    (features / "kept").write_bytes(bytes(each))
+    assert measure(on, "cpu").need.features == 11 * each
+    room = found.disk - 2 * each
+    monkeypatch.setattr(estimating.disks, "free_bytes", lambda place: room)
+    answer = estimating.estimate(on, 0)
+    assert answer.shortages[0].startswith("disk: ")
+    assert {"feature_cache": "auto"} in [remedy.changed for remedy in answer.remedies]
+    assert estimating.estimate(on.model_copy(update={"written": each}), 0).shortages == []
+    monkeypatch.setattr(estimating.disks, "number", lambda path: int(path == features))
+    assert estimating.estimate(on, 0).shortages == []
 
 
 def test_the_switch_is_no_part_of_a_training() -> None:

@@ -62,10 +62,21 @@ def outlook(**numbers: Any) -> Outlook:
     [
         ("auto", {}, True, "5.0 looks at each of 1,000 pictures are to come; 2.0 GB to write, 100.0 GB free"),
         ("auto", {"looks": 1.9}, False, "1.9 looks at each of 1,000 pictures are to come, which pays from 2 on"),
+        ("auto", {"looks": 1.9, "known": 0.1}, True, "1.9 looks at each of 1,000 pictures are to come; 2.0 GB"),
+        ("auto", {"looks": 1.8, "known": 0.1}, False, "which pays from 2 on, and 10% are known"),
         ("auto", {"looks": 0.1, "known": 0.5}, True, "50% of the pictures are known already"),
         ("auto", {"looks": 0.1, "known": 0.4}, False, "40% are known"),
-        ("auto", {"bytes": 51 * GB}, False, "they would take 51.0 GB, more than 50% of the 100.0 GB that are free"),
+        ("auto", {"bytes": 51 * GB}, False, "they would take 51.0 GB, more than 50% of the 100.0 GB that stay free"),
+        (
+            "auto",
+            {"bytes": 49 * GB, "reserved": 75 * GB},
+            False,
+            "50% of the 25.0 GB that stay free (100.0 GB free, 75.0",
+        ),
+        ("auto", {"bytes": 12 * GB, "reserved": 75 * GB}, True, "75.0 GB of it for checkpoints and the finished model"),
+        ("auto", {"bytes": 1, "reserved": 101 * GB}, False, "of the 0.0 MB that stay free"),
         ("on", {"bytes": 51 * GB, "looks": 0.1}, True, "as asked for"),
+        ("on", {"bytes": 23 * GB, "reserved": 75 * GB}, False, "more than 90% of the 25.0 GB that stay free"),
         ("on", {"bytes": 91 * GB}, False, "more than 90% of the 100.0 GB"),
     ],
 )
@@ -111,7 +122,8 @@ class WithoutFrozenParts:
     ("reason", "change"),
     [
         ("the request names no folder for them", {"feature_directory": ""}),
-        ("the tokenizer stage learns from pixels", {"training": plan(stage="tokenizer", feature_cache="on")}),
+        ("the stage 'tokenizer' learns from pixels", {"training": plan(stage="tokenizer", feature_cache="on")}),
+        ("the stage 'decoder' learns from pixels", {"training": plan(stage="decoder", feature_cache="on")}),
         ("only reconstruction looks at .* never repeat", {"losses": ALONE.model_copy(update={"reconstruction": 0})}),
     ],
 )
@@ -134,9 +146,29 @@ def test_on_is_refused_where_nothing_is_frozen(place: Place) -> None:
 
 
 def test_on_is_refused_where_the_disk_is_too_full(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_choice.shutil, "disk_usage", lambda _: Disk(GB, GB - 5000, 5000))
+    monkeypatch.setattr(feature_choice.disks.shutil, "disk_usage", lambda _: Disk(GB, GB - 5000, 5000))
     with pytest.raises(BadInput, match=r"they would take 0\.0 MB, more than 90% of the 0\.0 MB"):
         place.choose(place.asked("on"))
+
+
+def test_checkpoints_and_the_result_have_their_room_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = place.asked(
+        "auto", steps=6, checkpoint_every_steps=2, keep_checkpoints=1
+    )  # at once 3, the best and a new one
+    parameters = list(place.adapter.network.parameters())
+    trained = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
+    weights = sum(tensor.nbytes for tensor in (*parameters, *place.adapter.network.buffers()))
+    needed = 3 * 3 * trained + weights
+    assert feature_choice.reserved_bytes(asked, place.adapter.network) == needed
+    folder = Path(asked.run_directory) / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "step").write_bytes(bytes(trained))
+    assert feature_choice.reserved_bytes(asked, place.adapter.network) == needed - trained
+    monkeypatch.setattr(feature_choice.disks.shutil, "disk_usage", lambda _: Disk(GB, 0, needed - trained))
+    assert "of the 0.0 MB that stay free" in place.choose(asked).why
+    monkeypatch.setattr(feature_choice.disks, "number", lambda path: int(path.name == "features"))
+    assert feature_choice.reserved_bytes(asked, place.adapter.network) == 0
+    assert place.choose(asked).keys
 
 
 def test_a_stage_that_trains_the_encoder_keeps_targets_and_says_so(place: Place) -> None:

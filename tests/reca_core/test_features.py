@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
+import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from reca_core.contracts.registry import FAMILIES
 from reca_core.contracts.requests import LossTerms, TrainingPlan, TrainRequest
@@ -23,16 +26,20 @@ from reca_core.data.feed import Pictures
 from reca_core.models.load import adapter_class
 from reca_core.models.showo.adapter import Showo
 from reca_core.models.unified import FrozenPart, Images, ReusesFeatures, UnifiedModel
+from reca_core.training import checkpoint_folder
 from reca_core.training.batch import Batch
 from reca_core.training.feature_choice import learns
 from reca_core.training.features import TARGET, UNDERSTANDING, Features, Known
 from reca_core.training.optimizer import set_trainable
 from reca_core.training.run import Training
 from reca_core.training.step import OWN_TOKENS, TrainingStep
+from tests.reca_core.children import launch, start
 from tests.reca_core.test_distributed import EVERY_TERM, assert_same_training, logged, train_on_two
 from tests.reca_core.test_models_contract import keep_text, pictures, words
+from tests.reca_core.test_models_contract_training import family_request
+from tests.reca_core.test_models_contract_training import trained as final_weights
 from tests.reca_core.test_resume import StopAfter, interrupt
-from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, weights
+from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, weights, write_request
 
 COUNT = 5
 KEYS = tuple(hashlib.sha256(bytes([number])).hexdigest() for number in range(COUNT))
@@ -211,11 +218,13 @@ def test_trainings_share_features_and_the_second_computes_none(
     assert other.computed == 0
     monkeypatch.undo()
     shutil.copy(shards(tmp_path)[0], tmp_path / "kept")
+    with safe_open(tmp_path / "kept", "pt") as file:
+        lost = len(file.keys())
     shards(tmp_path)[0].write_bytes((tmp_path / "kept").read_bytes()[:-3])
     with caplog.at_level(logging.WARNING):
         mended = trained(cached(tmp_path, "mended"))
     assert "is damaged" in caplog.text
-    assert mended.computed == 12
+    assert mended.computed == lost
     for run in ("first", "second", "mended"):
         assert logged(tmp_path / run) == logged(tmp_path / "plain")
         assert weights(cached(tmp_path, run)) == weights(plain)
@@ -231,6 +240,42 @@ def test_a_resumed_training_goes_on_with_what_was_kept(tmp_path: Path) -> None:
     assert (rest.computed, rest.reused) == (8, 24), "a third of the first epoch was missing"
     assert weights(broken) == weights(plain)
     assert logged(tmp_path / "broken") == logged(tmp_path / "plain")
+
+
+def launch_and_die_before(path: Path, last: int) -> None:
+    """Train until the checkpoint of a step would appear, and be killed there."""
+    publish = checkpoint_folder.publish
+
+    def dying(directory: Path, step: int, *rest: Any) -> Path:
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return publish(directory, step, *rest)
+
+    checkpoint_folder.publish = dying  # type: ignore[assignment]
+    launch("train", path)
+
+
+@pytest.mark.parametrize("family", ["bagel", "harmon"])
+def test_killed_in_its_first_epoch_a_training_with_uneven_passes_ends_with_the_same_bits(
+    family: str, tmp_path: Path
+) -> None:
+    uneven = {"steps": 9, "images_per_step": 3, "images_per_pass": 2, "pictures": 13}
+    settings = {**uneven, "checkpoint_every_steps": 1, "checkpoint_in_background": False, "feature_cache": "on"}
+    straight, broken = (
+        family_request(tmp_path, family, run, **settings).model_copy(
+            update={"losses": ALONE, "feature_directory": str(tmp_path / f"features of {run}")}
+        )
+        for run in ("straight", "broken")
+    )
+    train(straight)
+    path = write_request(broken)
+    for step in (3, 5):
+        child = start(launch_and_die_before, path, step)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+    train(broken)
+    one, other = final_weights(straight), final_weights(broken)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("sharding", ["replicate", "shard"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from reca_core.contracts.errors import BadInput, StageFailed
 from reca_core.contracts.lifeline import StopRequest
+from reca_core.contracts.requests import LossTerms
 from reca_core.models.janus.adapter import Janus
 from reca_core.training import guards
 from reca_core.training.guards import (
@@ -50,6 +52,34 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_sample
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept[-1] == "step-00000003"
     assert not (tmp_path / "run" / "final").exists()
+
+
+@pytest.mark.parametrize("rendered", [True, False])
+def test_a_replay_term_that_is_not_finite_names_what_it_was_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rendered: bool
+) -> None:
+    losses = LossTerms(reconstruction=0, image_to_text=0, text_to_image=1, text=0)
+    asked = request(tmp_path, losses=losses, steps=3, images_per_step=2)
+    wanted = r"positions \[\d+\]: text_to_image of rendered scene \d+$"
+    if not rendered:
+        PICTURE.save(tmp_path / "red.png")
+        turns = [{"from": "human", "value": "draw a ring"}, {"from": "gpt", "value": "<image>"}]
+        rows = [{"image": "red.png", "conversations": turns}]
+        (tmp_path / "captions.json").write_text(json.dumps(rows))
+        captions = asked.captions.model_copy(update={"source": str(tmp_path / "captions.json")})
+        asked = asked.model_copy(update={"captions": captions})
+        wanted = r"text_to_image of row 0 of .*captions\.json with .*red\.png"
+    honest = Janus.text_to_image_loss
+    seen: list[str] = []
+
+    def loss(self, captions, target, drop, draws):
+        found = honest(self, captions, target, drop, draws)
+        seen.append(captions[0])
+        return type(found)(found.total * math.nan, found.count) if seen[0] in captions else found
+
+    monkeypatch.setattr(Janus, "text_to_image_loss", loss)
+    with pytest.raises(NotFinite, match=wanted):
+        train(asked)
 
 
 def test_after_the_cause_is_gone_the_run_goes_on_from_the_last_good_checkpoint(

@@ -16,14 +16,15 @@ from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.hashing import sha256_tree
 from reca_core.contracts.lifeline import Interrupted
 from reca_core.contracts.records import ResolvedModel
-from reca_core.contracts.requests import LossTerms, TrainRequest
+from reca_core.contracts.requests import LossTerms, SamplingSettings, TrainRequest
 from reca_core.draws import KeyedDraws
 from reca_core.models.harmon.adapter import Harmon
 from reca_core.models.harmon.chat import PICTURE, TURN_END, TURN_START, Turns
 from reca_core.models.harmon.configuration import HarmonConfiguration, LearningPlan
 from reca_core.models.harmon.mar import Shown
 from reca_core.models.harmon.masking import loss_draws, mask_ratios
-from reca_core.models.unified import Dialogue, Images, Target
+from reca_core.models.unified import Dialogue, DrawRequest, Images, Target
+from reca_core.objectives.gaussian_diffusion import ancestral_step, cosine_tables, evenly_spaced
 from reca_core.training.guards import check_bottleneck
 from tests.reca_core.test_resume import StopAfter
 from tests.reca_core.tiny_janus import tiny_pictures
@@ -258,6 +259,33 @@ def test_an_impossible_configuration_is_refused(harmon: Harmon, change: dict, co
     settings = harmon.configuration.as_json() | change
     with pytest.raises(CheckpointRefused, match=complaint):
         HarmonConfiguration.from_json(settings, "config.json")
+
+
+def test_kept_steps_are_those_of_the_published_sum_of_strides() -> None:
+    assert evenly_spaced(1000, 6) == [0, 200, 400, 599, 799, 999]
+    assert [evenly_spaced(1000, kept)[kept // 2] for kept in (21, 23, 31)] == [499, 499, 500]
+    assert evenly_spaced(1000, 1) == [0]
+
+
+def test_a_limit_keeps_a_wrong_noise_estimate_near_pure_noise_from_blowing_up() -> None:
+    tables = cosine_tables(1000).kept(evenly_spaced(1000, 20))
+    noisy, last = torch.randn(8, 4), 19
+    output = torch.cat([noisy + 0.05, torch.zeros(8, 4)], dim=1)
+    free, estimate = ancestral_step(tables, noisy, output, last, torch.zeros(8, 4), 1.0)
+    kept, limited = ancestral_step(tables, noisy, output, last, torch.zeros(8, 4), 1.0, limit=5.0)
+    assert free.abs().max() > 50
+    assert kept.abs().max() < 5
+    assert torch.equal(limited, estimate.clamp(-5, 5))
+
+
+def test_the_limit_of_a_checkpoint_is_that_of_its_drawings(harmon: Harmon) -> None:
+    request = [DrawRequest("a red ring", 3)]
+    drawn = []
+    for limit in (0.0, 0.01):
+        plan = replace(harmon.configuration, drawing=replace(harmon.configuration.drawing, largest_latent=limit))
+        limited = Harmon(plan, harmon.network, harmon.tokenizer, harmon.templates, {}).eval()
+        drawn += limited.generate(request, SamplingSettings())
+    assert drawn[0].tobytes() != drawn[1].tobytes()
 
 
 # ---- training --------------------------------------------------------------------------------------------------

@@ -190,6 +190,58 @@ def test_an_index_cannot_point_outside_its_directory(saved: Path) -> None:
         Janus.load(saved)
 
 
+@pytest.mark.parametrize(
+    "content", ['{"weight_map": {', "{}", "[]", '{"weight_map": {}}', '{"weight_map": {"lm_head.weight": 1}}', "\xff"]
+)
+def test_a_damaged_index_is_refused_by_its_name(saved: Path, content: str) -> None:
+    (saved / "model.safetensors").unlink()
+    (saved / "model.safetensors.index.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(CheckpointRefused, match=r"model\.safetensors\.index\.json"):
+        Janus.load(saved)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image_mean": ',
+        "[]",
+        "\xff",
+        '{"image_mean": "x"}',
+        '{"image_std": [1]}',
+        '{"image_mean": [1, 1, 1], "min_size": "x"}',
+    ],
+)
+def test_damaged_picture_settings_are_refused_by_their_file(saved: Path, content: str) -> None:
+    (saved / "preprocessor_config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(CheckpointRefused, match=r"preprocessor_config\.json"):
+        Janus.load(saved)
+
+
+@pytest.mark.parametrize("damaged", [torch.zeros(()), torch.zeros(0), torch.zeros(2)])
+def test_a_fused_projection_that_is_no_stack_of_three_keeps_its_name(damaged: torch.Tensor) -> None:
+    name = "vision_model.vision_tower.blocks.0.attn.qkv.bias"
+    assert name in to_native({name: damaged})
+
+
+@pytest.mark.parametrize("settings", [{"vision_config": 1}, {"vision_config": {"params": {}}}])
+def test_a_configuration_of_deepseek_that_says_too_little_is_refused(saved: Path, settings: dict[str, object]) -> None:
+    (saved / "config.json").write_text(json.dumps(PRO_1B | settings))
+    with pytest.raises(CheckpointRefused, match="does not describe a Janus"):
+        upstream.configuration_of(saved)
+    (saved / "reca.json").write_text(json.dumps({"text_config": "x"}))
+    with pytest.raises(CheckpointRefused, match=r"reca\.json"):
+        upstream.configuration_of(saved)
+
+
+@pytest.mark.parametrize(
+    "odd", [{1: torch.ones(1)}, {"a": torch.eye(2).to_sparse()}, {"a": torch.ones(1, device="meta")}, {}]
+)
+def test_a_pickle_of_nothing_that_can_be_computed_with_is_refused(saved: Path, odd: dict[object, torch.Tensor]) -> None:
+    torch.save(odd, as_pickle(saved))
+    with pytest.raises(CheckpointRefused, match=r"pytorch_model\.bin"):
+        Janus.load(saved)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_an_absent_file_is_a_missing_prerequisite(saved: Path, name: str) -> None:
     (saved / name).unlink()

@@ -70,7 +70,7 @@ def test_a_run_directory_that_cannot_be_written_fails_the_stage_and_names_it(tmp
     path.write_text(asked.model_copy(update={"run_directory": "/proc/reca-run"}).model_dump_json())
     finished = run("train", str(path))
     assert finished.returncode == 4
-    assert "/proc/reca-run" in finished.stderr.splitlines()[-1]
+    assert "/proc/reca-run" in finished.stderr.split("ERROR")[-1]
 
 
 def test_prepare_train_and_sample_work_one_after_another_as_children(tmp_path: Path) -> None:

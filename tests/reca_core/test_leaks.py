@@ -51,6 +51,11 @@ def test_words_ignore_case_punctuation_and_how_accents_are_written() -> None:
     assert words("Café—CAFE\u0301, “naïve” x2!") == ("café", "café", "naïve", "x2")
 
 
+@pytest.mark.parametrize("sign", ["\u00ad", "\u200b", "\u200d", "\u2060", "\ufeff"])
+def test_signs_that_show_nothing_hide_no_prompt(sign: str) -> None:
+    assert words(f"{sign}a pho{sign}to of{sign} a ben{sign}ch") == ("a", "photo", "of", "a", "bench")
+
+
 def test_prompts_without_a_common_opening_make_no_template() -> None:
     assert not Leaks({"dpg": PROMPTS["dpg"]}, templates=True).holds("a rusty oar")
 

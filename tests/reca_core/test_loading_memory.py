@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.reca_core import converting_memory
 from tests.reca_core.loading_memory import HALF, MIB, make, measure, size_of
 
 MOST = 1.2
@@ -19,3 +20,9 @@ def test_memory_stays_within_a_fifth_of_the_checkpoint(tmp_path: Path, folder: s
         assert size > SIZE
         for task, cost in measure("harmon", directory).items():
             assert cost <= MOST * size, f"{directory.name}, {task}: {cost / size:.2f} of the checkpoint"
+
+
+def test_completing_trained_weights_costs_base_and_trained_once(tmp_path: Path) -> None:
+    found = converting_memory.measure("harmon", "zero-3", tmp_path, SIZE // 2)  # the dearest form: nothing stays mapped
+    assert min(found.base, found.trained) > 0.9 * SIZE / 2
+    assert found.ratio <= MOST, f"{found.ratio:.2f} of what is read"

@@ -199,6 +199,9 @@ def test_more_steps_and_another_shift_draw_another_picture(openuni: OpenUni) -> 
 def test_published_plans_are_the_defaults() -> None:
     assert DrawingPlan() == DrawingPlan(steps=20, flow_shift=3.0)
     assert LearningPlan() == LearningPlan(noise_levels=1000, shift=1.0)
+    solver = DrawingPlan().scheduler().config
+    assert (solver.algorithm_type, solver.solver_type, solver.solver_order) == ("dpmsolver++", "midpoint", 2)
+    assert (solver.final_sigmas_type, solver.timestep_spacing, solver.lower_order_final) == ("zero", "linspace", True)
 
 
 def test_settings_survive_the_directory(openuni: OpenUni, tmp_path: Path) -> None:
@@ -209,6 +212,18 @@ def test_settings_survive_the_directory(openuni: OpenUni, tmp_path: Path) -> Non
     again = OpenUni.load(tmp_path)
     assert again.configuration.as_json() == changed.as_json()
     assert len(again.noise_levels.timesteps) == 500
+
+
+def test_the_encoder_may_see_larger_pictures_than_it_was_trained_for(openuni: OpenUni, tmp_path: Path) -> None:
+    sizes = openuni.configuration.sizes
+    trained = sizes.understanding_size
+    changed = replace(openuni.configuration, sizes=replace(sizes, seen_side=2 * trained))
+    wide = OpenUni.from_configuration(changed, openuni.turns.tokenizer, openuni.templates)
+    wide.network.load_state_dict(openuni.network.state_dict(), strict=True)
+    wide.save(tmp_path)
+    again = OpenUni.load(tmp_path)
+    assert again.configuration.sizes.picture_tokens == 4 * sizes.picture_tokens
+    assert again.understand(again.prepare(tiny_pictures(2))).shape[1] == 4 * sizes.picture_tokens
 
 
 @pytest.mark.parametrize(

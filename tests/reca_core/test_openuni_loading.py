@@ -232,6 +232,47 @@ def test_weights_without_what_tells_the_sizes_are_refused_by_name(published: Pat
         OpenUni.load(published)
 
 
+def test_a_connector_of_a_published_width_has_its_published_depth(
+    published: Path, model: OpenUni, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = trained(state_of(model))
+    width, layers = len(state["connector.layers.0.layer_norm1.bias"]), 2
+    monkeypatch.setitem(upstream.DEPTHS, width, layers)
+    assert equal(OpenUni.load(published), model)
+    torch.save({n: t for n, t in state.items() if "connector.layers.1." not in n}, published / WEIGHTS)
+    with pytest.raises(CheckpointRefused, match=r"missing: connector\.layers\.1\.layer_norm1\.bias"):
+        OpenUni.load(published)
+    assert upstream.DEPTHS[896] == 6
+
+
+@pytest.mark.parametrize("name", ["meta_queries", "connector.layers.0.layer_norm1.bias", "projector.bias"])
+def test_empty_and_shapeless_tensors_are_refused_by_name(published: Path, model: OpenUni, name: str) -> None:
+    state = trained(state_of(model))
+    for damaged in (state[name][:0].clone(), torch.zeros(())):
+        torch.save(state | {name: damaged}, published / WEIGHTS)
+        with pytest.raises(CheckpointRefused, match=rf"{re.escape(name)} is \["):
+            OpenUni.load(published)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_a_fused_projection_that_is_no_stack_of_three_is_refused_by_name(
+    published: Path, model: OpenUni, rows: int
+) -> None:
+    state, name = part(state_of(model), "lmm."), "vision_model.encoder.layers.0.attn.qkv.weight"
+    for damaged in (state[name][:rows].clone(), torch.zeros(())):
+        save_file(state | {name: damaged}, published.parent / LANGUAGE / "model.safetensors")
+        with pytest.raises(CheckpointRefused, match=r"attn\.qkv\.weight"):
+            OpenUni.load(published)
+
+
+@pytest.mark.parametrize("file", ["transformer/config.json", "vae/config.json"])
+@pytest.mark.parametrize("content", ["{}", '{"caption_channels": "x"}', "[]", "{"])
+def test_a_damaged_configuration_of_sana_is_refused(published: Path, file: str, content: str) -> None:
+    (published.parent / SANA / file).write_text(content)
+    with pytest.raises(CheckpointRefused, match=r"SANA|JSON"):
+        OpenUni.load(published)
+
+
 def test_a_damaged_frozen_part_is_refused_by_name(published: Path, model: OpenUni) -> None:
     state = part(state_of(model), "lmm.")
     del state["mlp1.1.weight"]

@@ -113,6 +113,18 @@ def test_an_ugly_folder_yields_what_is_usable_and_a_reason_for_the_rest(ugly: Pa
     assert read_summary(Path(prepared.directory)).quarantine == dict(Counter(quarantine(prepared).values()))
 
 
+def test_names_that_are_not_utf8_stop_no_preparation(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xfe.tar")).write_bytes(b"x")
+    noise(1).save(folder / os.fsdecode(b"\xfd.png"))
+    (tmp_path / "link").symlink_to(folder)
+    prepared = run(tmp_path / "link", tmp_path / "home")
+    assert prepared.pictures == 1
+    assert quarantine(prepared) == {"\\xfe.tar": "not_a_picture"}
+    assert run(tmp_path / "link", tmp_path / "home").reused
+
+
 def test_an_unchanged_source_is_recognised_without_reading_a_picture(
     ugly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,8 +1,10 @@
-"""Rows stay in their file: any of them is found again, and ten million cost no more memory than ten thousand."""
+"""Rows stay in their file: any of them is found again, and two million cost no more memory than ten thousand."""
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,12 @@ order = Order(len(rows), 0, "images")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = [rows[order.row(position)]["n"] for position in range(2000)]
 print(json.dumps([len(rows), len(set(found)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+AT_EXIT = """
+import json, os, sys
+from pathlib import Path
+from reca_core.data import random_access
+os.kept = [random_access, random_access.LineRows(Path(sys.argv[1]), json.loads)]  # outlives the names of its module
 """
 PAD = "x" * 60
 MEBIBYTE_KIB = 1024
@@ -57,6 +65,22 @@ def test_threads_share_one_file(tmp_path: Path) -> None:
     rows = LineRows(write_lines(tmp_path / "rows.jsonl", 5000), json.loads)
     with ThreadPoolExecutor(8) as pool:
         assert [row["n"] for row in pool.map(rows.__getitem__, range(5000))] == list(range(5000))
+
+
+def test_the_file_is_closed_with_the_rows(tmp_path: Path) -> None:
+    rows = LineRows(write_lines(tmp_path / "rows.jsonl", 3), json.loads)
+    number = rows._file
+    os.fstat(number)
+    del rows
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
+def test_rows_that_live_until_the_end_of_the_process_end_silently(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", 3)
+    ended = subprocess.run([sys.executable, "-c", AT_EXIT, str(path)], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from reca_core.contracts.errors import CheckpointRefused, StageFailed
+from reca_core.contracts.errors import CheckpointRefused, DamagedFile, StageFailed
 from reca_core.contracts.files import read_jsonl, remove_leftovers
+from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.lifeline import Interrupted, StopRequest
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.training import checkpoint, checkpoint_folder
 from reca_core.training.checkpoint import TrainState
-from reca_core.training.run import Training
+from reca_core.training.run import ENDS, Training
 from tests.reca_core.training_rig import ONE_PROCESS, request, train, weights
 
 NOBODY = 65534
@@ -95,6 +96,57 @@ def test_the_result_reports_the_first_and_last_losses_of_all_attempts(tmp_path: 
     assert result.steps == 5
 
 
+@pytest.mark.parametrize("steps", [3, 6])
+def test_a_lost_log_loses_no_losses_of_the_result(tmp_path: Path, steps: int, caplog: pytest.LogCaptureFixture) -> None:
+    straight, broken = (request(tmp_path, run, steps=6) for run in ("straight", "broken"))
+    expected = train(straight)
+    if steps < 6:
+        interrupt(broken, steps)
+    else:
+        train(broken)
+        RunDirectory(Path(broken.run_directory)).done.unlink()  # as if killed just before it was written
+    RunDirectory(Path(broken.run_directory)).metrics.unlink()
+    result = train(broken)
+    assert f"has 0 of the {steps} steps done before" in caplog.text
+    assert result.resumed_from_step == steps
+    assert (result.first_losses, result.last_losses) == (expected.first_losses, expected.last_losses)
+    assert weights(broken) == weights(straight)
+
+
+def test_a_log_that_is_lost_for_good_is_an_error_that_says_so(tmp_path: Path) -> None:
+    asked = request(tmp_path, steps=6)
+    interrupt(asked, 3)
+    run = RunDirectory(Path(asked.run_directory))
+    identity = json.loads((run.checkpoints / "step-00000003" / "state.json").read_text())["request_hash"]
+    newest = checkpoint.load_newest(run.checkpoints, identity)
+    assert newest is not None
+    shutil.rmtree(run.checkpoints)
+    facts = {name: value for name, value in newest.facts.items() if name != ENDS}
+    checkpoint.save(run.checkpoints, TrainState(3, newest.weights, newest.moments, facts=facts), keep=1)
+    run.metrics.unlink()
+    with pytest.raises(DamagedFile, match=r"(?s)metrics.jsonl: has 0 of the 3 steps.*put the file back"):
+        train(asked)
+    assert (run.checkpoints / "step-00000003" / "DONE.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"train/loss": 1.0}', "row 2: no whole number under 'step'"),
+        ('{"step": 2}', "the row of step 2 has no number under train/reconstruction_loss"),
+    ],
+)
+def test_a_damaged_row_of_the_log_is_named(tmp_path: Path, row: str, said: str) -> None:
+    asked = request(tmp_path, steps=6)
+    interrupt(asked, 3)
+    run = RunDirectory(Path(asked.run_directory))
+    rows = run.metrics.read_text().splitlines()
+    run.metrics.write_text("\n".join([rows[0], row, *rows[2:]]) + "\n")
+    with pytest.raises(DamagedFile, match=rf"(?s)metrics.jsonl: {said}.*mend the row"):
+        train(asked)
+    assert (run.checkpoints / "step-00000003" / "DONE.json").exists()
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     train(request(tmp_path, steps=6, checkpoint_every_steps=1, keep_checkpoints=3))
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
@@ -144,6 +196,47 @@ def test_a_checkpoint_that_was_never_finished_gives_way_to_the_one_before(
     again = checkpoint.load_newest(tmp_path, "this")
     assert again is not None
     assert again.step == 4
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"state.json": 3}', '{"state.json": {}}', "\udc80"])
+def test_a_damaged_marker_is_refused_and_nothing_is_lost(tmp_path: Path, text: str) -> None:
+    for step in (2, 4):
+        checkpoint.save(tmp_path, state(step), keep=2)
+    (tmp_path / "step-00000004" / "DONE.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(CheckpointRefused, match=r"DONE.json.*(?s:.*)resume from step-00000002"):
+        checkpoint.load_newest(tmp_path, "this")
+    assert len(checkpoint_folder.folders(tmp_path)) == 2
+
+
+def test_weights_that_the_marker_does_not_list_are_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(2), keep=2)
+    marker = tmp_path / "step-00000002" / "DONE.json"
+    listed = json.loads(marker.read_text())
+    del listed["weights.safetensors"]
+    marker.write_text(json.dumps(listed))
+    with pytest.raises(CheckpointRefused, match=r"does not list weights.safetensors(?s:.*)start from the base model"):
+        checkpoint.load_newest(tmp_path, "this")
+
+
+def test_the_remedy_names_a_checkpoint_that_can_be_resumed_from(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        checkpoint.save(tmp_path, state(step), keep=3)
+    (tmp_path / "step-00000004" / "DONE.json").unlink()
+    damaged = tmp_path / "step-00000006"
+    (damaged / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointRefused, match="rename it, to resume from step-00000002"):
+        checkpoint.load_newest(tmp_path, "this")
+    damaged.rename(tmp_path / "step-00000006.broken")
+    found = checkpoint.load_newest(tmp_path, "this")
+    assert found is not None
+    assert found.step == 2
+
+
+def test_a_copy_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(2), keep=2)
+    shutil.copytree(tmp_path / "step-00000002", tmp_path / "step-00000009")
+    with pytest.raises(CheckpointRefused, match="step-00000009: holds the state of step 2"):
+        checkpoint.load_newest(tmp_path, "this")
 
 
 def test_a_checkpoint_of_another_request_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from reca_core.contracts.errors import CheckpointRefused, PrerequisiteMissing
 from reca_core.models.showo import chat, checkpoint, upstream
 from reca_core.models.showo.adapter import Showo
+from reca_core.models.showo.magvit import Magvit, MagvitConfiguration
 
 SHOWO = "show-o-w-clip-vit"
 WEIGHTS = ""
@@ -153,11 +155,20 @@ def test_damage_is_refused_by_name(published: Path, model: Showo, part: str, dam
     assert checkpoint.our_name(part + name) in str(refusal.value)
 
 
-def test_a_tokenizer_without_a_level_is_refused_by_name(published: Path, model: Showo) -> None:
-    state = {n: t for n, t in parts_of(model)[checkpoint.TOKENIZER].items() if "down.1" not in n}
+@pytest.mark.parametrize("level", ["encoder.down.1", "encoder.down.2", "decoder.up.2"])
+def test_a_tokenizer_without_a_level_is_refused_by_name(published: Path, model: Showo, level: str) -> None:
+    state = {n: t for n, t in parts_of(model)[checkpoint.TOKENIZER].items() if level not in n}
     write(published.parent, checkpoint.TOKENIZER, state)
-    with pytest.raises(CheckpointRefused, match=r"encoder\.down\.1\.block\.0\.conv2\.bias"):
+    with pytest.raises(CheckpointRefused, match=re.escape(f"{level}.block.0.conv2.bias")):
         Showo.load(published)
+
+
+def test_the_published_tokenizer_has_its_published_sizes_whatever_a_file_lacks() -> None:
+    with torch.device("meta"):
+        whole = Magvit(MagvitConfiguration()).state_dict()
+    lost = ("decoder.up.4.", "encoder.down.3.block.2.", "encoder.quant_conv.bias")
+    assert upstream.magvit_sizes(whole) == MagvitConfiguration()
+    assert upstream.magvit_sizes({n: t for n, t in whole.items() if not n.startswith(lost)}) == MagvitConfiguration()
 
 
 class Attack:

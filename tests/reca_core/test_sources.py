@@ -199,6 +199,21 @@ def test_a_torn_tar_keeps_what_came_before_the_tear(tmp_path: Path) -> None:
         assert "breaks off after" in found[-1].reason
 
 
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("header", "damaged"), ("in_header", "truncated"), ("at_border", "truncated")]
+)
+def test_members_behind_a_bad_header_do_not_vanish_without_a_word(tmp_path: Path, fault: str, kind: str) -> None:
+    path = tar_of(tmp_path / "set.tar", [(member(f"{number}.png"), png(number)) for number in range(4)])
+    with tarfile.open(path) as archive:
+        start = archive.getmembers()[2].offset
+    data = bytearray(path.read_bytes())
+    data[start + 150] ^= 0xFF
+    path.write_bytes({"header": data, "in_header": data[: start + 100], "at_border": data[:start]}[fault])
+    found = entries(opened(tmp_path, path))
+    assert labels(found) == ["set.tar/0.png", "set.tar/1.png"]
+    assert refusals(found) == {"set.tar": kind}
+
+
 def test_a_file_that_is_no_tar_is_refused_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"x" * 4096)
     tar_of(tmp_path / "good.tar", [(member("a.png"), png(1))])
@@ -265,6 +280,42 @@ def test_a_wrong_column_is_bad_input_with_the_choices(tmp_path: Path) -> None:
     assert (missing.value.field, missing.value.choices) == ("images.image_column", ("picture",))
     with pytest.raises(BadInput, match="not the bytes of pictures"):
         opened(tmp_path, path, image_column="caption")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.list_(pa.int64())])
+def test_a_field_called_bytes_that_holds_none_is_no_column_of_pictures(tmp_path: Path, kind: pa.DataType) -> None:
+    path = table(tmp_path / "a.parquet", [None], pa.struct([("bytes", kind)]))
+    with pytest.raises(BadInput, match="not the bytes of pictures"):
+        opened(tmp_path, path)
+
+
+def test_a_table_whose_column_has_another_type_is_refused_row_by_row(tmp_path: Path) -> None:
+    table(tmp_path / "a.parquet", [png(1)], pa.binary())
+    table(tmp_path / "b.parquet", ["x.png", None], pa.string())
+    table(tmp_path / "c.parquet", [{"bytes": "x"}], pa.struct([("bytes", pa.string())]))
+    found = entries(opened(tmp_path, tmp_path / "*.parquet"))
+    assert labels(found) == ["a.parquet row 0"]
+    refused = {"b.parquet row 0": "not_a_picture", "b.parquet row 1": "missing", "c.parquet row 0": "not_a_picture"}
+    assert refusals(found) == refused
+
+
+def test_a_path_beside_the_bytes_need_not_be_utf8(tmp_path: Path) -> None:
+    offsets_and_text = pa.array([b"\xff\xfe", b"\xfd", b"ok"]).buffers()
+    paths = pa.Array.from_buffers(pa.string(), 3, offsets_and_text)
+    rows = pa.StructArray.from_arrays([pa.array([png(1), None, png(2)], pa.binary()), paths], ["bytes", "path"])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": rows}), path)
+    found = entries(opened(tmp_path, path))
+    assert labels(found) == ["a.parquet row 0", "a.parquet row 2"]
+    assert refusals(found) == {"a.parquet row 1": "missing"}
+
+
+@pytest.mark.parametrize("said", ["{nope", "[]", "{}", '{"splits": "train"}', '{"splits": [1]}'])
+def test_a_list_of_splits_that_is_none_is_bad_input(tmp_path: Path, said: str) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "dataset_dict.json").write_text(said)
+    with pytest.raises(BadInput, match="does not name the splits"):
+        opened(tmp_path, tmp_path / "saved")
 
 
 def test_splits_are_told_by_the_file_names_as_on_the_hub(tmp_path: Path) -> None:

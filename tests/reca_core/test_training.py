@@ -13,8 +13,10 @@ import torch._dynamo.utils
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.hashing import request_hash
+from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.requests import LossTerms, TrainingPlan, TrainRequest
 from reca_core.data.feed import Share
+from reca_core.models.load import adapter_class
 from reca_core.models.unified import UnifiedModel
 from reca_core.training import setup
 from reca_core.training.batch import Batch
@@ -103,6 +105,32 @@ def test_a_batch_depends_on_its_positions_only(tmp_path: Path) -> None:
         alone.told[0],
     )
     assert together.drop_template[1] == alone.drop_template[0]
+
+
+def test_one_term_of_a_stage_without_weights_is_divided_once(tmp_path: Path) -> None:
+    """Harmon's autoencoder has one term that does not depend on which pictures are together."""
+    adapter_class("harmon").smallest(seed=0).save(tmp_path / "harmon")
+    model = ResolvedModel(name="harmon", family="harmon", path=str(tmp_path / "harmon"), sha256="0" * 64)
+    whole, divided = (
+        gradients(
+            Bench(
+                request(tmp_path, stage="decoder", images_per_step=4, images_per_pass=size).model_copy(
+                    update={"model": model}
+                )
+            )
+        )
+        for size in (0, 2)
+    )
+    assert whole.keys() == divided.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(divided[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "decoder"])
+@pytest.mark.parametrize("settings", [{"processes": 2}, {"images_per_pass": 2}])
+def test_a_step_of_an_autoencoder_is_not_divided(tmp_path: Path, stage: str, settings: dict[str, int]) -> None:
+    with pytest.raises(BadInput, match=f"'{stage}' cannot be divided"):
+        train(request(tmp_path, stage=stage, **settings))
 
 
 @pytest.mark.parametrize("stage", ["post", "base", "tokenizer"])

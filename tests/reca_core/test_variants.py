@@ -92,10 +92,14 @@ def test_a_plan_without_parity_trains_correctly_whatever_the_base_was_trained_wi
 
 @pytest.mark.parametrize(
     ("clip", "asked"),
-    [(True, {"understanding_downscale": 2}), (True, {"understanding_picture": "blurred"})],
-    ids=["downscale", "blurred"],
+    [
+        (True, {"understanding_downscale": 2}),
+        (True, {"understanding_picture": "blurred"}),
+        (False, {"upstream_parity": True}),
+    ],
+    ids=["downscale", "blurred", "parity"],
 )
-def test_clip_has_a_picture_of_its_own(clip: bool, asked: dict[str, Any]) -> None:
+def test_each_variant_refuses_what_the_other_can_vary(clip: bool, asked: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="showo has no such choice"):
         following(Showo.smallest(clip=clip), TrainingPlan(**asked))
 

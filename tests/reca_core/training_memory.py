@@ -1,11 +1,11 @@
 """What a training costs against what was estimated: peak resident size minus that after the imports, on a CPU.
 
-    python -m tests.reca_core.training_memory --family janus --mib 1024 [--set precision=bfloat16] [--set steps=1]
+    python -m tests.reca_core.training_memory --family janus --mib 1024 [--set precision=bfloat16] [--set processes=2]
 
 A checkpoint of at least that size is made: the smallest model with very many layers of ``WIDTH``, so that weights and
 activations stand to each other more as in real models than in the single wide layer of ``loading_memory``, whose
-previews alone outgrow a step. A fresh process trains it for real, with a checkpoint, previews and export; this one
-estimates.
+previews alone outgrow a step. Fresh processes, one per rank, train it for real, with a checkpoint, previews and export,
+and each says its own peak; this one estimates.
 Linux only (/proc). The figures stand in docs/operations.md.
 """
 
@@ -31,6 +31,8 @@ from reca_core.contracts.requests import LossTerms, TrainRequest
 from tests.reca_core.loading_memory import MIB, RESET_PEAK, WIDENED, changed_language, enlarged, resident, size_of
 
 MODULE = "tests.reca_core.training_memory"
+PEAK = "peak: "
+"""Before the number of bytes that a rank writes last."""
 TERMS = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
 QUICK: dict[str, Any] = {"steps": 2, "images_per_step": 1, "checkpoint_every_steps": 2}
 """One checkpoint, at the end: of one that is written during a step the kernel decides how long its copy lives."""
@@ -75,7 +77,8 @@ def make(family: str, place: Path, size: int, **settings: Any) -> TrainRequest:
     if not directory.exists():
         enlarged(family, size, deeper).save(directory)
     model = ResolvedModel(name=family, family=family, path=str(directory), sha256=sha256_tree(directory))
-    return request(place, "run", TERMS, **{**QUICK, **settings}).model_copy(update={"model": model})
+    pictures = {"images_per_step": settings.get("processes", 1)}
+    return request(place, "run", TERMS, **{**QUICK, **pictures, **settings}).model_copy(update={"model": model})
 
 
 def estimated(asked: TrainRequest, place: Path) -> tuple[int, str]:
@@ -99,28 +102,33 @@ def estimated(asked: TrainRequest, place: Path) -> tuple[int, str]:
 
 
 def child(file: Path) -> int:
-    """Train in this process; how far its resident size rose above that after the imports."""
+    """Train as this rank; how far its resident size rose above that after the imports."""
     from reca_core.models.load import adapter_class
-    from tests.reca_core.training_rig import train
+    from reca_core.training import run
 
     asked = TrainRequest.model_validate_json(file.read_bytes())
     adapter_class(asked.model.family)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text(RESET_PEAK)
-    train(asked)
+    run.main(asked)
     return resident("VmHWM") - before
 
 
 def compare(family: str, place: Path, size: int, **settings: Any) -> Compared:
-    """Estimate here, measure in a fresh process."""
+    """Estimate here, measure in fresh processes: the sum of the ranks' peaks."""
     asked = make(family, place, size, **settings)
     peak, moment = estimated(asked, place)
     write_json(place / "request.json", asked.model_dump())
-    command = [sys.executable, "-m", MODULE, "--child", str(place / "request.json")]
+    ranks = asked.training.processes
+    agent = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, *agent, "-m", MODULE, "--child", str(place / "request.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return Compared(family, size_of(place / "wide"), peak, int(done.stdout.splitlines()[-1]), moment)
+    peaks = [int(line.removeprefix(PEAK)) for line in done.stdout.splitlines() if line.startswith(PEAK)]
+    if len(peaks) != ranks:
+        raise RuntimeError(f"{len(peaks)} of {ranks} ranks said their peak: {done.stdout}")
+    return Compared(family, size_of(place / "wide"), peak, sum(peaks), moment)
 
 
 HEADER = (
@@ -138,7 +146,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.child:
-        sys.stdout.write(f"{child(Path(options.child))}\n")
+        sys.stdout.write(f"{PEAK}{child(Path(options.child))}\n")
         return
     pairs = (word.partition("=") for word in options.set)
     settings = {name: json.loads(value) if value[:1].isdigit() else value for name, _, value in pairs}

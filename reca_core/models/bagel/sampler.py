@@ -157,7 +157,7 @@ class Drawer:
         self, contexts: Contexts, pack: Pack, x: Tensor, time: float, settings: FlowSettings
     ) -> Float[Tensor, "tokens channels"]:
         plain = self._velocity(contexts.conditional, pack, x, time)
-        low, high = settings.interval
+        low, high = torch.tensor(settings.interval).tolist()  # as precise as times are, so that a bound is met exactly
         if settings.text_guidance <= 1.0 or not low < time <= high:
             return plain
         without_text = self._velocity(contexts.without_text, pack, x, time)

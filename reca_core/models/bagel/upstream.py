@@ -31,18 +31,22 @@ from reca_core.models.published import (
     INDEX,
     SETTINGS,
     Published,
-    SizesUnknown,
     WeightsFile,
     is_recorded,
     read_file,
     recorded,
     small_files,
 )
+from reca_core.models.shapes import Shapes
 
 LANGUAGE, VISION, AUTOENCODER = "llm_config.json", "vit_config.json", "ae.safetensors"
 AVERAGE = "ema.safetensors"
+PARTS = ((WeightsFile("vae.safetensors", PREFIX), WeightsFile(AUTOENCODER, PREFIX)),)
+"""Where the autoencoder of a recorded set lies."""
 WEIGHTS = ("model.safetensors", "model_bf16.safetensors", f"model.safetensors{INDEX}", AVERAGE)
 LATENT_TABLE, LATENT_PER_SIDE = "latent_pos_embed.pos_embed", 64
+PUBLISHED_WIDTH = 3584
+"""Of the language model; its table of latents has exactly so many a side."""
 LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
 """Of the FLUX autoencoder."""
 
@@ -65,7 +69,7 @@ def find(directory: Path, which: Weights | None = None, chosen: Path | None = No
     Raises CheckpointRefused for weights that are ambiguous or of unknown sizes, PrerequisiteMissing for absent files.
     """
     if is_recorded(directory):
-        return recorded(directory, recorded_configuration, {"vae": PREFIX})
+        return recorded(directory, recorded_configuration, PARTS, which, chosen)
     small = small_files(directory)
     weights = chosen or _weights_file(directory, which)
     if not (directory / AUTOENCODER).is_file():
@@ -102,25 +106,32 @@ def _weights_file(directory: Path, which: Weights | None) -> Path:
 def sizes_of(language: Mapping[str, Any], vision: Mapping[str, Any], state: Mapping[str, Tensor]) -> BagelSizes:
     """Sizes from both configurations and the shapes. Raises SizesUnknown naming a tensor that is not there."""
     autoencoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
-    arguments = ldm_autoencoder.arguments_of(autoencoder)
+    arguments = ldm_autoencoder.arguments_of(autoencoder, ldm_autoencoder.FLUX)
     arguments |= {"scaling_factor": LATENT_SCALE, "shift_factor": LATENT_SHIFT}
-    if "llm2vae.bias" not in state:
-        raise SizesUnknown(["llm2vae.bias"], field="weights")
-    unsaid = [name for name in ("num_hidden_layers", "image_size", "patch_size") if name not in vision]
+    unsaid = [n for n in ("num_hidden_layers", "image_size", "patch_size") if not isinstance(vision.get(n), int)]
     if unsaid:
         raise CheckpointRefused(f"says nothing about {', '.join(unsaid)}", field=VISION)
+    if not isinstance(language.get("hidden_size"), int):
+        raise CheckpointRefused("says nothing about hidden_size", field=LANGUAGE)
     channels = arguments["latent_channels"]
     learned = dict(vision) | {"num_hidden_layers": vision["num_hidden_layers"] - 1}
     tower = SiglipVisionConfig(**{name: value for name, value in learned.items() if name != "rope"})
-    table = state.get(LATENT_TABLE)
+    width = language["hidden_size"]
+    shapes = Shapes(state, "weights")
+    ends = (shapes.rows("llm2vae.bias", 1), shapes.rows("llm2vae.weight", width), shapes.rows("vae2llm.weight", width))
+    patch, table = math.isqrt(shapes.most("llm2vae.bias", ends) // channels), shapes.rows(LATENT_TABLE, width)
+    if not patch:
+        raise CheckpointRefused(
+            f"fewer numbers at a place than the {channels} channels of a latent", field="llm2vae.bias"
+        )
     return BagelSizes(
         language=Qwen2Config(**language),
         vision=tower,
         autoencoder=arguments,
         latent_channels=channels,
         vae_downsampling=2 ** (len(arguments["block_out_channels"]) - 1),
-        latent_patch=math.isqrt(len(state["llm2vae.bias"]) // channels),
-        latent_per_side=LATENT_PER_SIDE if table is None else math.isqrt(len(table)),
+        latent_patch=patch,
+        latent_per_side=math.isqrt(table) if table and width != PUBLISHED_WIDTH else LATENT_PER_SIDE,
         vit_per_side=vision["image_size"] // vision["patch_size"],
     )
 

@@ -34,7 +34,8 @@ from reca_core.models.harmon.configuration import DIFFUSION_STEPS, HarmonConfigu
 from reca_core.models.harmon.masking import loss_draws
 from reca_core.models.harmon.network import HarmonNetwork, diffusion_rows, scaled_gradient
 from reca_core.models.harmon.pictures import SquashTransform
-from reca_core.models.pictures import to_pictures
+from reca_core.models.pictures import pixel_error, to_pictures
+from reca_core.models.stages import stage_names
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, FrozenParts, Images, RedrawRequest, Target
 from reca_core.models.variants import refuse_others, rounds_of
 from reca_core.models.word_tokenizer import word_tokenizer
@@ -46,6 +47,8 @@ FROZEN = ("vae.", "mar.class_emb.")
 """The autoencoder, and a class table that the checkpoint carries and nothing reads."""
 STAGES: dict[str, tuple[str, ...]] = {"base": FROZEN, "post": FROZEN}
 """Training stage -> prefixes of the parameters it leaves alone: seeing and drawing share everything else (1.3)."""
+ALONE = {"tokenizer": ("vae.",), "decoder": ("vae.decoder.", "vae.post_quant_conv.")}
+"""Training stage -> prefixes of the only parameters it changes."""
 MIN_PICTURES = 2
 """The convolutions of the autoencoder: equal bits from 2 pictures on."""
 
@@ -141,9 +144,7 @@ class Harmon(nn.Module):
 
     def trainable_names(self, stage: str) -> frozenset[str]:
         """Names of ``network``'s parameters that the stage may change. Raises BadInput for an unknown stage."""
-        if stage not in STAGES:
-            raise BadInput(f"{self.family} has no stage {stage!r}", field="training.stage", choices=tuple(STAGES))
-        return frozenset(name for name, _ in self.network.named_parameters() if not name.startswith(STAGES[stage]))
+        return stage_names(self.family, self.network, stage, ALONE, STAGES)
 
     def following(self, plan: TrainingPlan) -> Harmon:
         """The same weights with or without upstream's slips, looking at a picture made ``downscale`` times coarser."""
@@ -234,6 +235,11 @@ class Harmon(nn.Module):
             raise BadInput("a text dialogue refers to a picture", field="dialogues", remedy="use image_to_text_loss")
         return self._answer_loss(dialogues, None)
 
+    def tokenizer_loss(self, images: Images) -> dict[str, LossSum]:
+        """``pixel``: mean absolute plus mean squared error of the autoencoder, one count per value."""
+        pixels = images.target.to(self.device)
+        return {"pixel": pixel_error(self.network.redrawn(pixels), pixels)}
+
     def _answer_loss(self, dialogues: Sequence[Dialogue], seen: Tensor | None) -> LossSum:
         prompts = self.turns.question_prompts(
             [dialogue.question for dialogue in dialogues], [dialogue.picture is not None for dialogue in dialogues]
@@ -289,6 +295,7 @@ class Harmon(nn.Module):
             guidance=settings.guidance_scale or plan.guidance,
             temperature=settings.temperature,
             linear_guidance=plan.linear_guidance,
+            largest=plan.largest_latent,
             draws=sampler.keyed_draws(
                 picture_stream(keys, "noise"), len(kept), self.configuration.sizes.mar.latent_channels, self.device
             ),

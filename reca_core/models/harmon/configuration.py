@@ -34,6 +34,8 @@ class DrawingPlan:
     """Denoising steps per token."""
     linear_guidance: bool = False
     """Guidance grows with the share of tokens that are there; constant otherwise."""
+    largest_latent: float = 0.0
+    """Estimates of clean latents are kept within this and its negative, as small heads need; 0: as published, free."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,9 @@ class HarmonConfiguration:
                 learning=_part(LearningPlan, settings.get("learning", {})),
                 upstream_parity=settings.get("upstream_parity", False),
             )
+            found.check(where)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointRefused(f"does not describe a Harmon ({error!r})", field=where) from error
-        found.check(where)
         return found
 
     def check(self, where: str) -> None:

@@ -45,7 +45,10 @@ class SelfAttention(nn.Module):
     """Full attention with fused projections."""
 
     def __init__(self, width: int, heads: int) -> None:
+        """Raises ValueError where the heads do not share the width equally."""
         super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads cannot share a width of {width} equally")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)

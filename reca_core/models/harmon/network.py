@@ -91,6 +91,12 @@ class HarmonNetwork(nn.Module):
             pixels: Tensor = self.vae.decode(grid.float() / self.sizes.latent_scale).sample
         return pixels
 
+    def redrawn(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        """Encoded and decoded, with gradient: what the autoencoder itself learns from."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            redrawn: Tensor = self.vae.decode(self.vae.encode(pixels.float()).latent_dist.mode()).sample
+        return redrawn
+
     # ---- seeing ------------------------------------------------------------------------------------------------
 
     def to_language(self, encoded: Float[Tensor, "batch rows mar_width"]) -> Float[Tensor, "batch rows width"]:

@@ -12,6 +12,7 @@ kernels that round differently, so the head never gets fewer than ``MIN_ROWS`` (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -93,14 +94,15 @@ def denoise(
     draws: HeadDraws,
     guidance: float,
     temperature: float,
+    largest: float = 0.0,
 ) -> Float[Tensor, "rows2 channels"]:
-    """Tokens from noise, along all steps of ``tables``."""
+    """Tokens from noise, along all steps of ``tables``; ``largest``: limit of clean estimates, 0 for none."""
     x = torch.cat([draws.start, draws.start])
     last = len(tables.steps) - 1
     for count, noise in enumerate(draws.steps):
         step = last - count
         output = guided_output(network, x, int(tables.steps[step]), told, guidance)
-        x, _ = ancestral_step(tables, x, output, step, noise, temperature)
+        x, _ = ancestral_step(tables, x, output, step, noise, temperature, largest)
     return x
 
 
@@ -144,6 +146,7 @@ def draw_tokens(
     temperature: float,
     draws: Draws,
     linear_guidance: bool = False,
+    largest: float = 0.0,
     observe: Callable[[Round], None] = lambda _: None,
 ) -> Float[Tensor, "rows2 m n channels"]:
     """Latents of pictures; the first half of the prefix rows is conditional, the second half their null prompts."""
@@ -153,13 +156,14 @@ def draw_tokens(
     canvas = prefix.new_zeros(len(both), tokens, network.sizes.mar.latent_channels)
     masked = torch.ones(len(both), tokens, dtype=torch.bool, device=prefix.device)
     for index in range(rounds):
-        remaining = mask_count(int(masked[0].sum()), tokens, (index + 1) / rounds)
+        wanted = math.floor(tokens * math.cos(math.pi / 2 * (index + 1) / rounds))
+        remaining = mask_count(int(masked[0].sum()), wanted)
         following = masked_by_order(both, remaining)
         chosen = masked if index == rounds - 1 else masked ^ following
         told = _told(network, reader, canvas, masked, grid)[chosen]
         share = (tokens - remaining) / tokens
         scale = 1 + (guidance - 1) * share if linear_guidance else guidance
-        latents = denoise(network, tables, told, draws(index, len(told) // 2), scale, temperature)
+        latents = denoise(network, tables, told, draws(index, len(told) // 2), scale, temperature, largest)
         observe(Round(scale, told, latents))
         half = latents[: len(latents) // 2]
         canvas = canvas.masked_scatter(chosen[..., None], torch.cat([half, half]))

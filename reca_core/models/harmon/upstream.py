@@ -1,14 +1,14 @@
 """Harmon as its authors publish it: ``harmon_*.pth`` and ``kl16.ckpt`` beside the files of the Qwen2.5 it came from.
 
 File names: reference "model_goldens", section 3. Neither file says its sizes, so they are read off the shapes; head
-counts cannot be, so they follow from the width as in MAR's published models (arXiv 2406.11838, section 5.1). Where
+counts cannot be, and depths would not show a lost block, so both follow from the width as in MAR's published models
+(arXiv 2406.11838, section 5.1; reference "reca_recipe", section 4.2 C). Where
 ``reca.json`` lies beside them (an export of ours), it says all of this. ``iter_N.pth`` may be a DeepSpeed directory.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,21 @@ from reca_core.models.published import (
     recorded,
     small_files,
 )
+from reca_core.models.shapes import Shapes
 
 WEIGHTS, AUTOENCODER, INSIDE = "*.pth", "kl16.ckpt", "model"
+PARTS = ((WeightsFile("vae.safetensors", PREFIX), WeightsFile(AUTOENCODER, PREFIX, INSIDE)),)
+"""Where the autoencoder of a recorded set lies."""
 OTHER_FORMS = ("model.safetensors", f"model.safetensors{INDEX}")
 LANGUAGE_TYPE = "qwen2"
 SIDE = 512
 HEADS = {768: 12, 1024: 16, 1280: 16}
 """Width of MAR-B, MAR-L and MAR-H -> attention heads."""
+DEPTHS = {768: (12, 6), 1024: (16, 8), 1280: (20, 12)}
+"""The same -> blocks of encoder and of decoder, blocks of the diffusion head."""
+BLOCK = r"\.\d+\.(norm[12]\.(weight|bias)|(attn\.proj|mlp\.fc2)\.bias)"
+HEAD = r"diffloss\.net\.((cond_embed|time_embed\.mlp\.\d)\.bias|res_blocks\.\d+\.(in_ln\.(weight|bias)|mlp\.\d\.bias))"
+"""Vectors that are as wide as a half, and as the diffusion head."""
 
 
 def is_upstream(directory: Path) -> bool:
@@ -53,7 +61,7 @@ def is_upstream(directory: Path) -> bool:
 def read(directory: Path) -> tuple[HarmonConfiguration, dict[str, Tensor]]:
     """Configuration and weights under our names. Raises as ``find`` does."""
     found = find(directory)
-    levels = ldm_autoencoder.level_count({n.removeprefix(PREFIX): t for n, t in found.state.items()})
+    levels = len(found.configuration.sizes.autoencoder["block_out_channels"])
     return found.configuration, from_upstream(found.state, levels)
 
 
@@ -63,7 +71,7 @@ def find(directory: Path, which: Weights | None = None, chosen: Path | None = No
     Raises CheckpointRefused for sizes that cannot be told, PrerequisiteMissing for absent files.
     """
     if is_recorded(directory):
-        return _settled(recorded(directory, recorded_configuration, {"vae": PREFIX}))
+        return _settled(recorded(directory, recorded_configuration, PARTS, which, chosen))
     weights = chosen or _weights_file(directory)
     files: tuple[WeightsFile, ...] = (WeightsFile(weights.name), WeightsFile(AUTOENCODER, PREFIX, INSIDE))
     state = read_file(weights, files[0], which or "model")
@@ -95,9 +103,15 @@ def configuration_of(state: Mapping[str, Tensor], language: Mapping[str, Any], d
             remedy="put the files of Qwen2.5-0.5B-Instruct or Qwen2.5-1.5B-Instruct beside Harmon's",
         )
     autoencoder = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
-    arguments = ldm_autoencoder.arguments_of(autoencoder)
+    arguments = ldm_autoencoder.arguments_of(autoencoder, ldm_autoencoder.KL_16)
     mar = mar_sizes(state)
     patch = math.isqrt(mar.latent_channels // int(arguments["latent_channels"]))
+    if patch**2 * int(arguments["latent_channels"]) != mar.latent_channels:
+        raise CheckpointRefused(
+            f"its tokens of {mar.latent_channels} channels are no squares of latents of {arguments['latent_channels']}",
+            field=str(directory),
+            remedy=f"put the {AUTOENCODER} that it was trained with beside it",
+        )
     configuration = HarmonConfiguration(HarmonSizes(Qwen2Config(**language), mar, arguments, latent_patch=patch), SIDE)
     configuration.check(str(directory))
     return configuration
@@ -155,36 +169,52 @@ def _weights_file(directory: Path) -> Path:
 
 
 def mar_sizes(weights: Mapping[str, Tensor]) -> MarConfiguration:
-    """Sizes of the masked-autoregressive half, from vectors and counts where possible: a transposed matrix must not
-    change them, so that the comparison can name it. Raises SizesUnknown naming a tensor that is not there.
+    """Sizes of the masked-autoregressive half: of a published width its depths, the rest from vectors and counts.
+
+    Raises SizesUnknown naming a tensor without which they cannot be told, CheckpointRefused for an unpublished width.
     """
-    shapes = {name.removeprefix("mar."): tuple(w.shape) for name, w in weights.items() if name.startswith("mar.")}
-    try:
-        width, decoder_width = shapes["z_proj.bias"][0], shapes["decoder_norm.weight"][0]
-        rows = {name: math.prod(shapes[name]) for name in ("encoder_pos_embed_learned", "diffusion_pos_embed_learned")}
-        tokens = rows["diffusion_pos_embed_learned"] // decoder_width
-        return MarConfiguration(
-            latent_channels=math.prod(shapes["z_proj.weight"]) // width,
-            width=width,
-            encoder_depth=_depth(shapes, "encoder_blocks"),
-            decoder_depth=_depth(shapes, "decoder_blocks"),
-            decoder_width=decoder_width,
-            encoder_heads=_heads(width),
-            decoder_heads=_heads(decoder_width),
-            native_side=math.isqrt(tokens),
-            buffer=rows["encoder_pos_embed_learned"] // width - tokens,
-            mlp_ratio=shapes["encoder_blocks.0.mlp.fc1.bias"][0] / width,
-            head_depth=_depth(shapes, "diffloss.net.res_blocks"),
-            head_width=shapes["diffloss.net.input_proj.bias"][0],
-            classes=math.prod(shapes["class_emb.weight"]) // width,
-        )
-    except KeyError as error:
-        raise SizesUnknown([f"mar.{error.args[0]}"], field=WEIGHTS) from error
+    shapes = Shapes(weights, WEIGHTS, prefix="mar.")
+    width = shapes.length("z_proj.bias", rf"(z_proj_ln|encoder_norm)\.(weight|bias)|encoder_blocks{BLOCK}")
+    decoder_width = shapes.length("decoder_norm.weight", rf"decoder_(norm|embed)\.bias|decoder_blocks{BLOCK}")
+    head_width = shapes.length("diffloss.net.input_proj.bias", HEAD)
+    tokens, buffer = _places(shapes, width, decoder_width)
+    counted = max(shapes.count(rf"{half}_blocks\.(\d+)\.") for half in ("encoder", "decoder"))
+    head = shapes.count(r"diffloss\.net\.res_blocks\.(\d+)\.")
+    depth, head_depth = DEPTHS.get(width, (counted, max(head, 1)))
+    halves = "(encoder|decoder)" if width == decoder_width else "encoder"
+    inner = shapes.length("encoder_blocks.0.mlp.fc1.bias", rf"{halves}_blocks\.\d+\.mlp\.fc1\.bias")
+    channels = (
+        shapes.rows("z_proj.weight", width),
+        shapes.rows("diffloss.net.input_proj.weight", head_width),
+        shapes.rows("diffloss.net.final_layer.linear.bias", 2),  # noise and variance
+    )
+    return MarConfiguration(
+        latent_channels=shapes.most("z_proj.weight", channels),
+        width=width,
+        encoder_depth=depth,
+        decoder_depth=depth,
+        decoder_width=decoder_width,
+        encoder_heads=_heads(width),
+        decoder_heads=_heads(decoder_width),
+        native_side=math.isqrt(tokens),
+        buffer=buffer,
+        mlp_ratio=inner / width,
+        head_depth=head_depth,
+        head_width=head_width,
+        classes=shapes.rows("class_emb.weight", width) or MarConfiguration.classes,
+    )
 
 
-def _depth(shapes: Mapping[str, object], prefix: str) -> int:
-    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    return len({found[1] for name in shapes if (found := pattern.match(name))})
+def _places(shapes: Shapes, width: int, decoder_width: int) -> tuple[int, int]:
+    """Rows of the position tables: image tokens, which fill a square, and the buffer before them."""
+    encoder, decoder, head = (f"{part}_pos_embed_learned" for part in ("encoder", "decoder", "diffusion"))
+    both = shapes.most(encoder, [shapes.rows(encoder, width), shapes.rows(decoder, decoder_width)])
+    tokens = shapes.rows(head, decoder_width) or 0
+    if not 0 < math.isqrt(tokens) ** 2 == tokens < both:
+        tokens = both - MarConfiguration.buffer  # the table itself is damaged or absent, which the comparison says
+    if tokens <= 0:
+        raise SizesUnknown([shapes.prefix + head], field=WEIGHTS)
+    return tokens, both - tokens
 
 
 def _heads(width: int) -> int:

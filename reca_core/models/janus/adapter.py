@@ -21,6 +21,7 @@ from transformers import JanusConfig, JanusForConditionalGeneration, PreTrainedT
 
 from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import SamplingSettings
+from reca_core.contracts.stages import AUTOENCODER_STAGES
 from reca_core.draws import DrawStream, KeyedDraws, picture_stream
 from reca_core.models import directory as common
 from reca_core.models.frozen import batched, described
@@ -46,10 +47,11 @@ from reca_core.objectives.loss_sum import LossSum
 
 STAGES: dict[str, tuple[str, ...]] = {
     "tokenizer": (),
+    "decoder": (),
     "base": ("model.vqmodel.",),
     "post": ("model.vqmodel.", "model.vision_model."),
 }
-"""Training stage -> prefixes of the parameters it leaves alone. The tokenizer stage is the exception: it trains only
+"""Training stage -> prefixes of the parameters it leaves alone. Tokenizer and decoder are exceptions: both train only
 DECODER. In "post" the aligner learns with the language model it speaks to; both encoders are frozen."""
 DECODER = ("model.vqmodel.decoder.", "model.vqmodel.post_quant_conv.")
 """What draws pictures from codes. The encoder and the codebook of a tiny model are set, not trained (tiny_start.py)."""
@@ -151,7 +153,7 @@ class Janus(nn.Module):
         if stage not in STAGES:
             raise BadInput(f"no stage is called {stage!r}", field="training.stage", choices=tuple(STAGES))
         names = [name for name, _ in self.network.named_parameters()]
-        if stage == "tokenizer":
+        if stage in AUTOENCODER_STAGES:
             return frozenset(name for name in names if name.startswith(DECODER))
         return frozenset(name for name in names if not name.startswith(STAGES[stage]))
 

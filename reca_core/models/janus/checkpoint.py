@@ -207,12 +207,17 @@ def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if UNUSED.fullmatch(name):
             continue
-        if match := QKV.fullmatch(name):
+        if (match := QKV.fullmatch(name)) and _stacked(tensor):
             for letter, rows in zip("qkv", tensor.chunk(3), strict=True):
                 native[_projection(match[1], letter, match[2])] = rows.clone()
         else:
             native[_renamed(name, _TO_NATIVE)] = tensor.squeeze(0) if name.endswith(".pos_embed") else tensor
     return native
+
+
+def _stacked(tensor: Tensor) -> bool:
+    """True if three projections of one size may be stacked in it; a damaged one keeps its name and is reported."""
+    return tensor.dim() > 0 and len(tensor) > 0 and len(tensor) % 3 == 0
 
 
 def to_deepseek(native: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ padded with grey, as the published image processor does. Numbers come from the c
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from reca_core.contracts.errors import CheckpointRefused
 from reca_core.contracts.files import write_json
+from reca_core.models.directory import read_json
 from reca_core.models.pictures import WHITE, centre_square, channels, resized, stack, to_pictures
 from reca_core.models.unified import Images
 
@@ -37,15 +38,17 @@ class PictureTransform:
 
     @classmethod
     def read(cls, directory: Path, understanding_size: int, target_size: int) -> PictureTransform:
-        """With the checkpoint's own mean, std and minimal side, where it states them."""
-        settings = _settings(directory)
-        return cls(
-            understanding_size,
-            target_size,
-            tuple(settings.get("image_mean") or HALF),
-            tuple(settings.get("image_std") or HALF),
-            int(settings.get("min_size", cls.min_side)),
-        )
+        """With the checkpoint's own mean, std and minimal side, where it states them.
+
+        Raises CheckpointRefused for a file that is no JSON object or states something else there.
+        """
+        path, settings = _settings(directory)
+        try:
+            mean, std = (_of_channels(settings.get(name) or HALF) for name in ("image_mean", "image_std"))
+            side = int(settings.get("min_size", cls.min_side))
+        except (TypeError, ValueError) as error:
+            raise CheckpointRefused(f"image_mean, image_std or min_size: {error}", field=str(path)) from error
+        return cls(understanding_size, target_size, mean, std, side)
 
     def write(self, directory: Path) -> None:
         """In the form that transformers' image processor reads."""
@@ -91,12 +94,22 @@ class PictureTransform:
         return resized(canvas, side)
 
 
-def _settings(directory: Path) -> dict[str, Any]:
-    for name in SETTINGS_FILES:
-        path = directory / name
+def _settings(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """The first file that states them, and what it says; no entries where none does."""
+    for path in (directory / name for name in SETTINGS_FILES):
         if path.is_file():
-            found = json.loads(path.read_text())
-            settings: dict[str, Any] = found.get("image_processor", found)
+            found = read_json(path)
+            settings = found.get("image_processor", found)
+            if not isinstance(settings, dict):
+                raise CheckpointRefused("image_processor is no JSON object", field=str(path))
             if "image_mean" in settings or "image_std" in settings:
-                return settings
-    return {}
+                return path, settings
+    return directory, {}
+
+
+def _of_channels(values: Iterable[float]) -> tuple[float, ...]:
+    """One number a channel. Raises TypeError or ValueError for anything else."""
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != len(HALF):
+        raise ValueError(f"{len(numbers)} numbers for {len(HALF)} channels")
+    return numbers

@@ -25,13 +25,16 @@ from torch import Tensor, nn
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
+from reca_core.contracts.requests import CaptionSource
 from reca_core.contracts.world import VOCABULARY, WORLD_TEMPLATES
+from reca_core.models import patchwise
 from reca_core.models.janus.adapter import Janus
 from reca_core.models.janus.directory import GUIDANCE
 from reca_core.models.janus.vq import pre_quantised
 from reca_core.models.janus.word_tokenizer import word_tokenizer
+from reca_core.models.tiny_stages import BASE, DECODER, SIDE_PIXELS, base_stage
 
-SIDE_PIXELS, PATCH_PIXELS = 16, 4
+PATCH_PIXELS = 4
 WIDTH, LAYERS, HEADS, FEED_FORWARD = 96, 5, 4, 240
 ENCODER_WIDTH, ENCODER_LAYERS, ENCODER_RATIO = 64, 2, 2.0
 CODES, CODE_WIDTH = 256, 16
@@ -47,6 +50,27 @@ ZEROED_BRANCHES = ("conv2", "proj_out")
 STRIDED = "downsample"
 TINY_GUIDANCE = 2.0
 """What suits the tiny model, whose conditional distributions are sharp already."""
+TOKENIZER = DECODER.with_plan(stage="tokenizer")
+"""Of Janus, too, only the decoder learns."""
+FINDING = base_stage(
+    seed=1,
+    steps=500,
+    learning_rate=1.2e-3,
+    warmup_steps=30,
+    image_to_text=3,
+    captions=CaptionSource(rich_fraction=0.1, seed=800_000, described_fraction=0.05, finding_fraction=0.7),
+)
+"""The same again with more of what is slowest to learn: questions about an object that is found by its shape."""
+POLISH = base_stage(
+    seed=2,
+    steps=600,
+    learning_rate=7e-4,
+    warmup_steps=20,
+    image_to_text=4,
+    captions=CaptionSource(rich_fraction=0.1, seed=900_000, described_fraction=0.05, finding_fraction=0.35),
+)
+"""All kinds of questions at a lower rate: after FINDING the easy ones had become a little worse."""
+STAGES = (TOKENIZER, BASE, FINDING, POLISH)
 
 
 def tiny_configuration(vocabulary: int) -> JanusConfig:
@@ -109,26 +133,16 @@ def set_local_encoder(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height widt
     """Give an image tokenizer of two channels per group the encoder and codebook described above; decoder at random."""
     for name, module in vq.named_modules():
         if isinstance(module, nn.Conv2d):
-            _start_convolution(module, name)
+            patchwise.start_convolution(
+                module,
+                patchwise=name.startswith("encoder"),
+                zeroed=name.endswith(ZEROED_BRANCHES),
+                own=patchwise.STRIDED_TAPS if STRIDED in name else patchwise.OWN_TAP,
+            )
     signs = torch.tensor([1.0, -1.0]).repeat(len(vq.encoder.norm_out.weight) // 2)
     vq.encoder.down[-1].block[0].nin_shortcut.bias.copy_(NORM_BIAS * signs)
     _whiten(vq, pixels)
     vq.quantize.embedding.weight.copy_(spherical_kmeans(_directions(vq, pixels), len(vq.quantize.embedding.weight)))
-
-
-def _start_convolution(convolution: nn.Conv2d, name: str) -> None:
-    """Unit gain; in the encoder patch by patch; branches that end in zero begin as no branch at all."""
-    weight = convolution.weight
-    taps = torch.ones_like(weight[0, 0])
-    if name.startswith("encoder") and taps.shape[0] > 1:
-        taps = torch.zeros_like(taps)
-        taps[:2, :2] = float(STRIDED in name)
-        taps[1, 1] = 1.0
-    weight.normal_(0, float(weight.shape[1] * taps.sum()) ** -0.5).mul_(taps)
-    if name.endswith(ZEROED_BRANCHES):
-        weight.zero_()
-    assert convolution.bias is not None  # every convolution of this network has one
-    convolution.bias.zero_()
 
 
 def _whiten(vq: JanusVQVAE, pixels: Float[Tensor, "batch 3 height width"]) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
+from reca_core.contracts.errors import CheckpointRefused
 from reca_core.models import directory as common
 from reca_core.models.janus.checkpoint import DEEPSEEK_TYPE, config_from_deepseek
 from reca_core.models.pickles import Weights
@@ -37,7 +39,7 @@ def is_upstream(directory: Path) -> bool:
 def find(directory: Path, which: Weights | None = None, chosen: Path | None = None) -> Published:
     """The checkpoint under DeepSeek's names. Raises CheckpointRefused for sizes that cannot be told."""
     if is_recorded(directory):
-        return recorded(directory, recorded_configuration, {})
+        return recorded(directory, recorded_configuration, (), which, chosen)
     path = chosen or weights_in_directory(directory)
     file = WeightsFile(path.name)
     state = read_file(path, file, which or "model")
@@ -45,10 +47,16 @@ def find(directory: Path, which: Weights | None = None, chosen: Path | None = No
 
 
 def configuration_of(directory: Path) -> JanusConfig:
-    """From ``reca.json`` if an export of ours put one there, else from DeepSeek's config.json."""
-    if (directory / SETTINGS).is_file():
-        return JanusConfig(**common.read_json(directory / SETTINGS))
-    return config_from_deepseek(common.read_json(directory / common.CONFIG))
+    """From ``reca.json`` if an export of ours put one there, else from DeepSeek's config.json.
+
+    Raises CheckpointRefused for entries that are absent or of another kind.
+    """
+    path = directory / (SETTINGS if (directory / SETTINGS).is_file() else common.CONFIG)
+    settings = common.read_json(path)
+    try:
+        return JanusConfig(**settings) if path.name == SETTINGS else config_from_deepseek(settings)
+    except (KeyError, TypeError, ValueError, AttributeError, StrictDataclassError) as error:
+        raise CheckpointRefused(f"does not describe a Janus ({error!r})", field=str(path)) from error
 
 
 def recorded_configuration(sizes: Mapping[str, Any]) -> JanusConfig:

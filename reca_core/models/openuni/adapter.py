@@ -33,7 +33,8 @@ from reca_core.models.openuni.chat import IMAGE, Turns
 from reca_core.models.openuni.configuration import OpenUniConfiguration
 from reca_core.models.openuni.network import OpenUniNetwork
 from reca_core.models.openuni.pictures import CropTransform
-from reca_core.models.pictures import to_pictures
+from reca_core.models.pictures import pixel_error, to_pictures
+from reca_core.models.stages import stage_names
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, FrozenParts, Images, RedrawRequest, Target
 from reca_core.models.variants import refuse_others
 from reca_core.models.word_tokenizer import word_tokenizer
@@ -41,10 +42,11 @@ from reca_core.objectives.loss_sum import LossSum
 
 AUTOENCODER, LANGUAGE = "vae.", "lmm."
 LOOKING = ("lmm.model.vision_tower.", "lmm.model.multi_modal_projector.")
-STAGES: dict[str, tuple[str, ...]] = {"tokenizer": (), "base": (AUTOENCODER,), "post": (AUTOENCODER, LANGUAGE)}
+STAGES: dict[str, tuple[str, ...]] = {"base": (AUTOENCODER,), "post": (AUTOENCODER, LANGUAGE)}
 """Training stage -> prefixes of the parameters it leaves alone (reference, 1.3: queries, connector, projector and SANA
-learn). The tokenizer stage is the exception: it trains only AUTOENCODER. "base" is for tiny models, whose
-vision-language model has random weights."""
+learn). "base" is for tiny models, whose vision-language model has random weights."""
+ALONE = {"tokenizer": (AUTOENCODER,), "decoder": ("vae.decoder.",)}
+"""Training stage -> prefixes of the only parameters it changes."""
 MIN_PICTURES = 8
 """Pictures drawn together at least: with guidance 16 rows, below which some products round differently."""
 NO_TEMPERATURE = 1.0
@@ -131,12 +133,7 @@ class OpenUni(nn.Module):
 
     def trainable_names(self, stage: str) -> frozenset[str]:
         """Names of ``network``'s parameters that the stage may change. Raises BadInput for an unknown stage."""
-        if stage not in STAGES:
-            raise BadInput(f"{self.family} has no stage {stage!r}", field="training.stage", choices=tuple(STAGES))
-        names = [name for name, _ in self.network.named_parameters()]
-        if stage == "tokenizer":
-            return frozenset(name for name in names if name.startswith(AUTOENCODER))
-        return frozenset(name for name in names if not name.startswith(STAGES[stage]))
+        return stage_names(self.family, self.network, stage, ALONE, STAGES)
 
     # ---- what goes in ------------------------------------------------------------------------------------------
 
@@ -217,9 +214,7 @@ class OpenUni(nn.Module):
     def tokenizer_loss(self, images: Images) -> dict[str, LossSum]:
         """``pixel``: mean absolute plus mean squared error of the autoencoder, one count per value."""
         pixels = images.target.to(self.device)
-        error = self.network.redrawn(pixels) - pixels
-        count = torch.tensor(float(error.numel()), device=error.device)
-        return {"pixel": LossSum((error.abs() + error.square()).sum(), count)}
+        return {"pixel": pixel_error(self.network.redrawn(pixels), pixels)}
 
     # ---- what comes out ----------------------------------------------------------------------------------------
 

@@ -62,11 +62,14 @@ def our_name(name: str) -> str:
 
 
 def from_upstream(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An upstream state dict with our names; the fused q, k, v of the vision tower become three tensors."""
+    """An upstream state dict with our names; the fused q, k, v of the vision tower become three tensors.
+
+    A fused tensor that is no stack of three keeps a name that ours have not, and is reported.
+    """
     ours: dict[str, Tensor] = {}
     for name, tensor in state.items():
         fused = _FUSED.match(name)
-        if fused is None:
+        if fused is None or tensor.dim() == 0 or not len(tensor) or len(tensor) % len(_PROJECTIONS):
             ours[our_name(name)] = tensor
             continue
         for projection, part in zip(_PROJECTIONS, tensor.chunk(3), strict=True):

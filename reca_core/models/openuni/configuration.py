@@ -74,6 +74,7 @@ class OpenUniConfiguration:
             "transformer": self.sizes.transformer,
             "autoencoder": self.sizes.autoencoder,
             "language": _sizes_of(self.sizes.language.to_dict()),
+            **({"understanding_side": self.sizes.seen_side} if self.sizes.seen_side else {}),
         }
 
     @classmethod
@@ -86,6 +87,7 @@ class OpenUniConfiguration:
                 settings["queries"],
                 settings["transformer"],
                 settings["autoencoder"],
+                settings.get("understanding_side"),
             )
             found = cls(
                 sizes,

@@ -31,13 +31,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class OpenUniSizes:
-    """Everything a network is built from; the last two are arguments of diffusers' classes."""
+    """Everything a network is built from; ``transformer`` and ``autoencoder``: arguments of diffusers' classes."""
 
     language: InternVLConfig
     connector: SiglipVisionConfig
     queries: int
     transformer: dict[str, Any]
     autoencoder: dict[str, Any]
+    seen_side: int | None = None
+    """Pixels a side that the encoder is given; None: as it was trained. Its positions are resized to fit."""
 
     @property
     def picture_tokens(self) -> int:
@@ -56,7 +58,7 @@ class OpenUniSizes:
     def understanding_size(self) -> int:
         """Side in pixels of what the understanding encoder sees."""
         vision: Any = self.language.vision_config
-        size: Any = vision.image_size
+        size: Any = self.seen_side or vision.image_size
         return int(size[0]) if isinstance(size, (list, tuple)) else int(size)
 
 

@@ -12,8 +12,7 @@ Pickles are read with ``weights_only=True``, memory-mapped.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,7 +36,6 @@ from reca_core.models.pickles import Weights
 from reca_core.models.published import (
     SETTINGS,
     Published,
-    SizesUnknown,
     WeightsFile,
     is_recorded,
     read_file,
@@ -45,11 +43,16 @@ from reca_core.models.published import (
     small_files,
     weights_in_directory,
 )
+from reca_core.models.shapes import Shapes
 
 WEIGHTS = "*.pth"
 LANGUAGE_TYPE = "internvl_chat"
 HEAD_WIDTH = 64
 """Of the connector: 14 heads for a width of 896, 24 for 1536."""
+DEPTHS = {896: 6}
+"""Width of OpenUni B's connector -> its layers (reference "native_models"). L's are counted: none are documented."""
+QUERIES = 256
+"""Of every published model."""
 LANGUAGE, TRANSFORMER, AUTOENCODER = "lmm.", "transformer.", "vae."
 SANA_PARTS = ("transformer", "vae", "scheduler")
 SHUFFLE = 0.5
@@ -72,12 +75,12 @@ def find(directory: Path, which: Weights | None = None, chosen: Path | None = No
     that cannot be told.
     """
     if is_recorded(directory):
-        return recorded(directory, recorded_configuration, {})
+        return recorded(directory, recorded_configuration, (), which, chosen)
     weights = chosen or _weights_file(directory)
     main = WeightsFile(weights.name)
     state = read_file(weights, main, which or "model")
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    width = _shape(shapes, "connector.layers.0.layer_norm1.bias")[0]
+    shapes = Shapes(state, WEIGHTS)
+    width = _connector_width(shapes)
     language = _part(directory, "InternVL3", _is_language, lambda place: _language_width(place) == width)
     sana = _part(directory, "SANA", _is_sana, lambda place: _sana_fits(place, shapes))
     autoencoder = _separate_autoencoder(directory) or sana / "vae"
@@ -103,29 +106,31 @@ def _settled(found: Published) -> Published:
 
 
 def _configuration(
-    directory: Path, language: Path, sana: Path, autoencoder: Path, shapes: Mapping[str, tuple[int, ...]]
+    directory: Path, language: Path, sana: Path, autoencoder: Path, shapes: Shapes
 ) -> OpenUniConfiguration:
     schedule = common.read_json(sana / "scheduler" / "scheduler_config.json")
     transformer, compression = _diffusers(sana / "transformer"), _diffusers(autoencoder)
     connector = _connector_sizes(shapes)
-    queries = math.prod(_shape(shapes, "meta_queries")) // connector.hidden_size
-    sizes = OpenUniSizes(
-        _language_sizes(language, read_tokenizer(language)), connector, queries, transformer, compression
-    )
-    configuration = OpenUniConfiguration(
-        sizes,
-        side=int(transformer["sample_size"]) * sizes.stride,
-        learning=LearningPlan(shift=float(schedule.get("shift", LearningPlan().shift))),
-        drawing=DrawingPlan(flow_shift=float(schedule.get("flow_shift", DrawingPlan().flow_shift))),
-    )
-    configuration.check(str(directory))
+    queries = shapes.rows("meta_queries", connector.hidden_size) or QUERIES
+    words = _language_sizes(language, read_tokenizer(language))
+    try:
+        sizes = OpenUniSizes(words, connector, queries, transformer, compression)
+        configuration = OpenUniConfiguration(
+            sizes,
+            side=int(transformer["sample_size"]) * sizes.stride,
+            learning=LearningPlan(shift=float(schedule.get("shift", LearningPlan().shift))),
+            drawing=DrawingPlan(flow_shift=float(schedule.get("flow_shift", DrawingPlan().flow_shift))),
+        )
+        configuration.check(str(directory))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointRefused(f"does not describe a SANA and its autoencoder ({error!r})", field=str(sana)) from error
     return configuration
 
 
 def recorded_configuration(sizes: Mapping[str, Any]) -> OpenUniConfiguration:
     """Of a recorded set, whose config.json says every size."""
     language = InternVLConfig(
-        vision_config=vision_sizes(sizes["vit"] | {"image_size": sizes["vit_input_size"]}).to_dict(),
+        vision_config=vision_sizes(sizes["vit"]).to_dict(),
         text_config=Qwen2Config(**sizes["llm"]).to_dict(),
         image_token_id=sizes["image_token_id"],
         downsample_ratio=SHUFFLE,
@@ -133,7 +138,7 @@ def recorded_configuration(sizes: Mapping[str, Any]) -> OpenUniConfiguration:
     )
     connector = SiglipVisionConfig(**sizes["connector"], hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
     return OpenUniConfiguration(
-        OpenUniSizes(language, connector, sizes["num_queries"], sizes["sana"], sizes["vae"]),
+        OpenUniSizes(language, connector, sizes["num_queries"], sizes["sana"], sizes["vae"], sizes["vit_input_size"]),
         side=sizes["image_size"],
         learning=LearningPlan(sizes["train_scheduler"]["num_train_timesteps"], sizes["train_scheduler"]["shift"]),
         drawing=DrawingPlan(steps=sizes["sample"]["num_steps"], flow_shift=sizes["test_scheduler"]["flow_shift"]),
@@ -220,7 +225,7 @@ def _part(directory: Path, title: str, holds: Callable[[Path], bool], fits: Call
             f"{len(fitting)} of {len(found)} {title} directories fit the sizes of the weights",
             field=str(directory),
             choices=tuple(str(place) for place in fitting or found),
-            remedy=f"keep exactly the {title} that this OpenUni was made from",
+            remedy=f"keep exactly the {title} that this OpenUni was made from, with its own {common.CONFIG}",
         )
     return fitting[0]
 
@@ -239,22 +244,28 @@ def _is_sana(place: Path) -> bool:
 
 
 def _language_width(place: Path) -> int:
-    settings = common.read_json(place / common.CONFIG)
-    return int(settings.get("llm_config", {}).get("hidden_size", 0))
+    words = common.read_json(place / common.CONFIG).get("llm_config")
+    width = words.get("hidden_size") if isinstance(words, dict) else None
+    return width if isinstance(width, int) else 0
 
 
-def _sana_fits(place: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _sana_fits(place: Path, shapes: Shapes) -> bool:
     """Width, depth and norms of the transformer, so far as the weights hold one, and the caption's channels."""
     settings = _diffusers(place / "transformer")
-    told = [shapes[name][0] for name in ("projector.weight", "projector.bias") if name in shapes]
-    captions = settings["caption_channels"] in told  # by either, so that the comparison can name a damaged other
-    depth = _count(shapes, f"{TRANSFORMER}transformer_blocks.")
+    numbers = ("caption_channels", "num_attention_heads", "attention_head_dim", "num_layers")
+    if not all(isinstance(settings.get(name), int) for name in numbers):
+        return False
+    told = [shapes.shapes[name][:1] for name in ("projector.weight", "projector.bias") if name in shapes.shapes]
+    captions = (settings["caption_channels"],) in told  # by either, so that the comparison can name a damaged other
+    depth = shapes.count(rf"{TRANSFORMER}transformer_blocks\.(\d+)\.")
     if not depth:
-        return bool(captions)
+        return captions
     width = settings["num_attention_heads"] * settings["attention_head_dim"]
-    normed = f"{TRANSFORMER}transformer_blocks.0.attn1.norm_q.weight" in shapes
-    ours = (depth, _shape(shapes, f"{TRANSFORMER}patch_embed.proj.bias")[0], normed)
-    return bool(captions) and ours == (settings["num_layers"], width, bool(settings.get("qk_norm")))
+    vectors = rf"{TRANSFORMER}(caption_norm\.weight|transformer_blocks\.\d+\.attn2\.to_out\.0\.bias)"
+    found = shapes.length(f"{TRANSFORMER}patch_embed.proj.bias", vectors)
+    normed = shapes.count(rf"{TRANSFORMER}transformer_blocks\.(\d+)\.attn1\.norm_q\.") > 0
+    ours = (depth, found, normed)
+    return captions and ours == (settings["num_layers"], width, bool(settings.get("qk_norm")))
 
 
 def _language_sizes(place: Path, tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
@@ -314,27 +325,25 @@ def original_language(language: InternVLConfig) -> dict[str, Any]:
     }
 
 
-def _connector_sizes(shapes: Mapping[str, tuple[int, ...]]) -> SiglipVisionConfig:
-    """Read off the shapes; the number of heads, which they do not tell, from the width of a published head."""
-    inner = _shape(shapes, "connector.layers.0.mlp.fc1.bias")[0]
-    width = _shape(shapes, "connector.layers.0.layer_norm1.bias")[0]
+def _connector_width(shapes: Shapes) -> int:
+    inside = r"(layer_norm[12]\.(weight|bias)|self_attn\.\w+_proj\.bias|mlp\.fc2\.bias)"
+    return shapes.length("connector.layers.0.layer_norm1.bias", rf"connector\.layers\.\d+\.{inside}")
+
+
+def _connector_sizes(shapes: Shapes) -> SiglipVisionConfig:
+    """Read off the shapes; heads, which they do not tell, and depth, which they tell only of whole files, as published.
+
+    Raises SizesUnknown, and CheckpointRefused for a width that no such heads have.
+    """
+    width = _connector_width(shapes)
+    if width % HEAD_WIDTH:
+        raise CheckpointRefused(f"a connector {width} wide has no heads of {HEAD_WIDTH}", field=WEIGHTS)
     return SiglipVisionConfig(
         hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=_count(shapes, "connector.layers."),
+        intermediate_size=shapes.length("connector.layers.0.mlp.fc1.bias", r"connector\.layers\.\d+\.mlp\.fc1\.bias"),
+        num_hidden_layers=DEPTHS.get(width) or shapes.count(r"connector\.layers\.(\d+)\."),
         num_attention_heads=width // HEAD_WIDTH,
     )
-
-
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
-    if name not in shapes:
-        raise SizesUnknown([name], field=WEIGHTS)
-    return shapes[name]
-
-
-def _count(names: Iterable[str], prefix: str) -> int:
-    """How many numbered parts follow a prefix."""
-    return len({name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)})
 
 
 def _diffusers(place: Path) -> dict[str, Any]:

@@ -41,16 +41,19 @@ from reca_core.models.showo.sequence import (
     VqLayout,
     image_part,
 )
+from reca_core.models.stages import stage_names
 from reca_core.models.unified import Condition, Dialogue, DrawRequest, FrozenParts, Images, RedrawRequest, Target
 from reca_core.models.variants import refuse_others, rounds_of
 from reca_core.models.word_tokenizer import word_tokenizer
 from reca_core.objectives import masked_token, next_token
 from reca_core.objectives.loss_sum import LossSum
 
-STAGES: dict[str, tuple[str, ...]] = {"tokenizer": (), "base": ("tokenizer.",), "post": ("tokenizer.", "clip.")}
-"""Training stage -> prefixes of the parameters it leaves alone (reference, 1.3). The tokenizer stage is the exception:
-it trains only TOKENIZER. In "base" CLIP learns too, for tiny models whose CLIP has random weights."""
+STAGES: dict[str, tuple[str, ...]] = {"base": ("tokenizer.",), "post": ("tokenizer.", "clip.")}
+"""Training stage -> prefixes of the parameters it leaves alone (reference, 1.3). In "base" CLIP learns too, for tiny
+models whose CLIP has random weights."""
 TOKENIZER = "tokenizer."
+ALONE = {"tokenizer": (TOKENIZER,), "decoder": ("tokenizer.decoder.",)}
+"""Training stage -> prefixes of the only parameters it changes."""
 MIN_PICTURES = 2
 """Convolutions: equal bits from 2 pictures on."""
 
@@ -89,8 +92,8 @@ class Showo(nn.Module):
     image_tokenizer = "tokenizer"
     target_space = "MAGVITv2 codes"
     parity = (
-        "CLIP looked at pictures without its own normalisation, and reconstruction gave no gradient to the projector "
-        "and the word embeddings (Show-o's published RecA training)"
+        "CLIP looked at pictures without its own normalisation, reconstruction gave no gradient to the projector and "
+        "the word embeddings, and questions were asked about centre squares (Show-o's published RecA training)"
     )
     parity_average = 0.0
     undecayed: tuple[str, ...] = ()
@@ -177,21 +180,15 @@ class Showo(nn.Module):
 
     def trainable_names(self, stage: str) -> frozenset[str]:
         """Names of ``network``'s parameters that the stage may change. Raises BadInput for an unknown stage."""
-        if stage not in STAGES:
-            raise BadInput(f"{self.family} has no stage {stage!r}", field="training.stage", choices=tuple(STAGES))
-        names = [name for name, _ in self.network.named_parameters()]
-        if stage == "tokenizer":
-            return frozenset(name for name in names if name.startswith(TOKENIZER))
-        return frozenset(
-            name for name in names if not name.startswith((*STAGES[stage], *unread_layers(self.configuration)))
-        )
+        unread = unread_layers(self.configuration)
+        left_alone = {name: (*prefixes, *unread) for name, prefixes in STAGES.items()}
+        return stage_names(self.family, self.network, stage, ALONE, left_alone)
 
     def following(self, plan: TrainingPlan) -> Showo:
-        """The same weights with or without upstream's slips; the VQ variant looking at another picture."""
+        """The same weights: CLIP's variant with or without upstream's slips, the VQ variant with another picture."""
         chosen = self.configuration
-        known = ["upstream_parity"]
-        if chosen.sizes.clip is None:
-            known += ["understanding_downscale", "understanding_picture"]
+        varied = chosen.sizes.clip is None
+        known = ("understanding_downscale", "understanding_picture") if varied else ("upstream_parity",)
         refuse_others(self.family, plan, known)
         blurred = {"small": False, "blurred": True}.get(plan.understanding_picture, chosen.shown.blurred)
         shown = ShownPicture(plan.understanding_downscale or chosen.shown.downscale, blurred)

@@ -113,9 +113,9 @@ class ShowoConfiguration:
                 drawing=_part(DrawingPlan, settings.get("drawing", {})),
                 upstream_parity=settings["upstream_parity"],
             )
+            found.check(where)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointRefused(f"does not describe a Show-o ({error!r})", field=where) from error
-        found.check(where)
         return found
 
     def check(self, where: str) -> None:

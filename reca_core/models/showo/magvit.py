@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reca_core.models.pictures import pixel_error
 from reca_core.objectives.loss_sum import LossSum
 
 GROUPS = 32
@@ -26,6 +27,8 @@ COMMITMENT_WEIGHT, ENTROPY_WEIGHT = 0.125, 0.1
 """Of the quantiser's two terms in the published objective; the first is 0.1 (1 + beta) with beta 0.25."""
 STEEPNESS = 4.0
 """Log-odds of a bit per unit of its channel: the distance to -1 squared minus that to +1 squared."""
+SURE = 1e-6
+"""A bit's average this close to 0 or 1 counts as this far: entropy is 0 at the ends, but its slope infinite."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,7 @@ def bit_entropy(encoded: Float[Tensor, "batch bits h w"]) -> Float[Tensor, ""]:
     log_odds = STEEPNESS * rearrange(encoded, "b c h w -> (b h w) c")
     share = log_odds.sigmoid()
     own = F.binary_cross_entropy_with_logits(log_odds, share)
-    used = share.mean(0)
+    used = share.mean(0).clamp(SURE, 1 - SURE)
     return ENTROPY_WEIGHT * (own - (torch.special.entr(used) + torch.special.entr(1 - used)).mean())
 
 
@@ -262,11 +265,10 @@ def autoencoder_terms(magvit: Magvit, pixels: Float[Tensor, "batch 3 height widt
     """
     with torch.autocast(pixels.device.type, enabled=False):
         encoded = magvit.encoder(pixels.float())
-        error = magvit.decoder(encoded + (magvit.signs(encoded) - encoded).detach()) - pixels
-        count = torch.tensor(float(error.numel()), device=pixels.device)
+        redrawn = magvit.decoder(encoded + (magvit.signs(encoded) - encoded).detach())
         pictures = torch.tensor(float(len(pixels)), device=pixels.device)
         return {
-            "pixel": LossSum((error.abs() + error.square()).sum(), count),
+            "pixel": pixel_error(redrawn, pixels),
             "commitment": commitment(encoded),
             "entropy": LossSum(bit_entropy(encoded) * pictures, pictures),
         }

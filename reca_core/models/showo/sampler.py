@@ -25,7 +25,7 @@ from reca_core.draws import DrawStream
 from reca_core.models.grouping import filled_rows
 from reca_core.models.showo.network import ShowoNetwork
 from reca_core.models.showo.sequence import SpecialIds, image_part
-from reca_core.objectives.masked_token import mask_count
+from reca_core.objectives.masked_token import cosine_share, mask_count
 
 TINY = 1e-20
 """Floor inside the logarithms of the Gumbel noise."""
@@ -141,9 +141,10 @@ def _gumbel(uniform: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch toke
 def _mask_again(
     drawn: Tensor, certainty: Tensor, unknown: Tensor, progress: float, mask: int
 ) -> Int[Tensor, "batch tokens"]:
-    rows = []
+    """Which tokens stay masked; how many is float32 arithmetic, as published."""
+    rows, wanted = [], int((drawn.shape[1] * cosine_share(torch.tensor(progress))).floor())
     for ids, sure, open_ in zip(drawn, certainty, unknown, strict=True):
-        again = mask_count(int(open_.sum()), len(ids), progress)
+        again = mask_count(int(open_.sum()), wanted)
         threshold = sure.sort().values[again]
         rows.append(ids.masked_fill(sure < threshold, mask))
     return rearrange(rows, "b n -> b n")

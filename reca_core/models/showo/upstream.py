@@ -13,7 +13,6 @@ training (``checkpoint-N/unwrapped_model``) have the same layout.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from reca_core.models.pickles import Weights
 from reca_core.models.published import (
     SETTINGS,
     Published,
-    SizesUnknown,
     WeightsFile,
     is_recorded,
     read_file,
@@ -35,13 +33,20 @@ from reca_core.models.published import (
     small_files,
     weights_in_directory,
 )
+from reca_core.models.shapes import Shapes
 from reca_core.models.showo import chat, checkpoint
 from reca_core.models.showo.configuration import DrawingPlan, ShowoConfiguration
 from reca_core.models.showo.magvit import MagvitConfiguration
 from reca_core.models.showo.network import ShowoSizes
+from reca_core.models.state import SINGLE_FILES
 
 CLASS = "Showo"
 LANGUAGE, TOKENIZER, TOWER = "phi-1_5", "magvitv2", "clip-vit-large-patch14-336"
+PARTS = tuple(
+    (WeightsFile(f"{stem}.safetensors", prefix), *(WeightsFile(f"{folder}/{name}", prefix) for name in SINGLE_FILES))
+    for stem, folder, prefix in (("vq", TOKENIZER, checkpoint.TOKENIZER), ("clip", TOWER, checkpoint.CLIP))
+)
+"""Where the tokenizer and the tower of a recorded set lie."""
 PICTURES = f"{checkpoint.CLIP}vision_model."
 """Of the tower's file only this half is Show-o's; it may also hold CLIP's text half."""
 NOT_WEIGHTS = f"{PICTURES}embeddings.position_ids"
@@ -63,7 +68,7 @@ def find(directory: Path, which: Weights | None = None, chosen: Path | None = No
     Raises PrerequisiteMissing naming a download that is not there, CheckpointRefused for sizes that cannot be told.
     """
     if is_recorded(directory):
-        return recorded(directory, recorded_configuration, {"vq": checkpoint.TOKENIZER, "clip": checkpoint.CLIP})
+        return recorded(directory, recorded_configuration, PARTS, which, chosen)
     settings = common.read_json(directory / common.CONFIG)
     with_clip = bool(_setting(settings, "w_clip_vit", directory))
     language = _part(directory, Path(settings.get("llm_model_path") or LANGUAGE).name)
@@ -168,22 +173,26 @@ def _tower_sizes(directory: Path) -> CLIPVisionConfig:
 
 
 def magvit_sizes(state: Mapping[str, Tensor]) -> MagvitConfiguration:
-    """Read off names and vectors: the file does not say them. Raises SizesUnknown naming an absent tensor."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    try:
-        channels = shapes["encoder.conv_in.bias"][0]
-        encoder, decoder = (_levels(shapes, prefix, channels) for prefix in ("encoder.down", "decoder.up"))
-        return MagvitConfiguration(channels, *encoder, *decoder, bits=shapes["encoder.quant_conv.bias"][0])
-    except KeyError as error:
-        raise SizesUnknown([error.args[0]], field=TOKENIZER) from error
+    """The published sizes for the published width; of another, read off names and vectors: the file says neither.
+
+    Raises SizesUnknown naming an absent tensor.
+    """
+    shapes = Shapes(state, TOKENIZER)
+    channels = shapes.length("encoder.conv_in.bias", r"encoder\.down\.0\.block\.0\.norm1\.(weight|bias)")
+    if channels == MagvitConfiguration.channels:
+        return MagvitConfiguration()
+    levels = shapes.count(r"(?:encoder\.down|decoder\.up)\.(\d+)\.block\.")  # as many in one as in the other
+    encoder, decoder = (_levels(shapes, prefix, levels, channels) for prefix in ("encoder.down", "decoder.up"))
+    bits = r"(encoder\.(quant_conv|conv_out)|decoder\.post_quant_conv)\.bias"
+    return MagvitConfiguration(channels, *encoder, *decoder, bits=shapes.length("encoder.quant_conv.bias", bits))
 
 
-def _levels(
-    shapes: Mapping[str, tuple[int, ...]], prefix: str, channels: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _levels(shapes: Shapes, prefix: str, levels: int, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Width multiplier and number of residual blocks of every level."""
-    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.block\.(\d+)\.")
-    found = {(int(match[1]), int(match[2])) for name in shapes if (match := pattern.match(name))}
-    levels = range(1 + max((level for level, _ in found), default=-1))
-    widths = tuple(shapes[f"{prefix}.{level}.block.0.conv2.bias"][0] // channels for level in levels)
-    return widths, tuple(sum(1 for at, _ in found if at == level) for level in levels)
+
+    def width(level: int) -> int:
+        inside = rf"{prefix}\.{level}\.block\.\d+\.(conv[12]\.bias|norm2\.(weight|bias))"
+        return shapes.length(f"{prefix}.{level}.block.0.conv2.bias", inside)
+
+    widths = tuple(width(level) // channels for level in range(levels))
+    return widths, tuple(shapes.count(rf"{prefix}\.{level}\.block\.(\d+)\.") for level in range(levels))
