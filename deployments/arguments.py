@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from deployments.shortcuts import add_shortcuts
 from reca_core.contracts.errors import BadInput
+from reca_core.contracts.registry import FAMILIES
 
 FLOWS = {
     "prepare": "check pictures, list the unusable ones, write the manifest",
@@ -203,7 +204,7 @@ def _fetch(parser: argparse.ArgumentParser) -> None:
 
 def _convert(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(target="deployments.commands.convert:convert")
-    parser.add_argument("--family", metavar="FAMILY", required=True, help="janus, showo, harmon, openuni or bagel")
+    parser.add_argument("--family", metavar="FAMILY", required=True, help=", ".join(FAMILIES))
     parser.add_argument(
         "--from", metavar="SRC", required=True, dest="source", help="directory, weights file, run directory or hub id"
     )

@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from deployments.asked import Asked
 from evaluation.benchmark import Benchmark
@@ -21,7 +18,6 @@ from evaluation.judges.selection import upper_cost
 from evaluation.prompt_files import prompts_text
 from evaluation.records import CollectRequest, JudgeResult
 from evaluation.registry import numerics_version, open_benchmark
-from reca_core.contracts.base import Record
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
 from reca_core.contracts.hashing import request_hash, sha256_file, sha256_text
 from reca_core.contracts.home import Home, RunDirectory
@@ -36,22 +32,22 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     TrainRequest,
 )
-from tasks import plan
+from tasks import hub_models, plan
 from tasks.find_model import addresses
 from tasks.home import benchmark_data
 from tasks.judge import answers_fault, unanswered
 from tasks.judging import full_id, settled
-from tasks.leaks import RENDERED_CAPTIONS, leak_file
+from tasks.leaks import RENDERED_CAPTIONS
 from tasks.models import HUB_ID, resolve_model
-from tasks.prepare import manifest_fault, prepare
+from tasks.prepare import prepare
 from tasks.register import registered_name
 from tasks.sample import SAMPLES_FILE, prompt_plan, sampler_task, samples_fault
 from tasks.study_arms import Repetition, legs
 from tasks.sweep_arms import SweepArm, sweep_arms
 from tasks.tracking_models import safe_name
 from tasks.train import checkpoint_fault
+from tasks.trainings import complete_request, prepared, read_result
 
-R = TypeVar("R", bound=Record)
 REUSED, RESUMED, TO_DO, LATER = "reused", "resumed", "to do", "known later"
 HASH_SHOWN = 16
 
@@ -117,15 +113,17 @@ class Foresight:
         return Step("prepare", f"{source}{known}; looked at every time", REUSED if done else TO_DO, directory)
 
     def _prepared(self) -> PreparedData | None:
-        request = plan.prepare_request(self.home, self.asked.images)
-        done = read_result(RunDirectory(Path(request.run_directory)), PreparedData)
-        return done if done and not manifest_fault(done) else None
+        return prepared(self.home, self.asked.images)
 
     def _model(self) -> Step:
         model = known_model(self.asked.model)
         if model is None:
             chosen = " ".join(part for part in (self.asked.model.source, self.asked.model.weights) if part)
-            return Step("model", f"{chosen}, downloaded from the hub", TO_DO)
+            published = hub_models.known_model(self.asked.model)
+            own = self.asked.model.source
+            others = [one.repository for one in published.downloads if one.repository != own] if published else []
+            parts = f" with {', '.join(dict.fromkeys(others))}" if others else ""
+            return Step("model", f"{chosen}{parts}, downloaded from the hub", TO_DO)
         work = f"{model.name}, family {model.family}, SHA-256 {model.sha256[:HASH_SHOWN]}"
         return Step("model", work, REUSED, model.path)
 
@@ -143,7 +141,9 @@ class Foresight:
 
     def _fine_tune(self) -> Iterator[Step]:
         if self.asked.fine_tuning.steps:
-            losses, captions, training = plan.fine_tuning_parts(self.asked.fine_tuning, self.asked.training)
+            losses, captions, training = plan.fine_tuning_parts(
+                self.asked.fine_tuning, self.asked.training, self.asked.captions
+            )
             request = self._request(known_model(self.asked.model), losses, captions, training)
             yield self._training_step("fine-tune", training, request)
 
@@ -156,7 +156,7 @@ class Foresight:
         if request is None:
             return Step(stage, work, LATER)
         directory = RunDirectory(Path(request.run_directory))
-        begun = directory.checkpoints.is_dir() and any(directory.checkpoints.iterdir())
+        begun = any(directory.checkpoints.glob("step-*/DONE.json"))
         state = REUSED if trained_by(request) else RESUMED if begun else TO_DO
         return Step(stage, work, state, request.run_directory)
 
@@ -170,7 +170,7 @@ class Foresight:
     def _train_request(self) -> TrainRequest | None:
         asked, model = self.asked, known_model(self.asked.model)
         if asked.fine_tuning.steps:
-            first = self._request(model, *plan.fine_tuning_parts(asked.fine_tuning, asked.training))
+            first = self._request(model, *plan.fine_tuning_parts(asked.fine_tuning, asked.training, asked.captions))
             model = trained_by(first) if first else None
         return self._request(model, asked.losses, asked.captions, asked.training)
 
@@ -329,7 +329,7 @@ class Foresight:
                 for arm in self._settings()
             }
         if asked.fine_tuning.steps:
-            parts = plan.fine_tuning_parts(asked.fine_tuning, asked.training)
+            parts = plan.fine_tuning_parts(asked.fine_tuning, asked.training, asked.captions)
             return {"fine-tune": request_hash(self._complete(model, data, *parts))}
         return {"train": request_hash(self._complete(model, data, asked.losses, asked.captions, asked.training))}
 
@@ -341,9 +341,7 @@ class Foresight:
         captions: CaptionSource,
         training: TrainingPlan,
     ) -> TrainRequest:
-        placed = plan.placed_captions(self.home, captions)
-        leaks = leak_file(self.home, placed, losses, benchmark_data())
-        return plan.train_request(self.home, model, data, losses, placed, training, leaks)
+        return complete_request(self.home, model, data, losses, captions, training)
 
     def _study_hashes(self, model: ResolvedModel, data: PreparedData) -> Iterator[tuple[str, str]]:
         """Of the first training of every arm; a second stage is known when the first one's weights are."""
@@ -352,7 +350,7 @@ class Foresight:
             repetition = Repetition.of(asked.study, asked.captions, asked.training, number)
             for arm in asked.study.arms:
                 leg = repetition.seeded(legs(arm, asked.losses, asked.training)[0])
-                request = plan.train_request(self.home, model, data, leg.losses, repetition.captions, leg.training)
+                request = self._complete(model, data, leg.losses, repetition.captions, leg.training)
                 yield f"train {arm}, seed {repetition.seed}", request_hash(request)
 
     def _sample_hashes(self, choices: list[ModelChoice]) -> Iterator[tuple[str, str]]:
@@ -374,11 +372,3 @@ def trained_by(request: TrainRequest) -> ResolvedModel | None:
     if done is None or checkpoint_fault(done):
         return None
     return request.model.model_copy(update={"path": done.checkpoint.path, "sha256": done.checkpoint.sha256})
-
-
-def read_result(directory: RunDirectory, kind: type[R]) -> R | None:
-    """A stage's result if there is one that can be read. Unlike a run, a look removes nothing."""
-    try:
-        return kind.model_validate_json(directory.done.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError):
-        return None

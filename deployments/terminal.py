@@ -36,7 +36,7 @@ STATUS_NAMES = {
     EXIT_INCOMPLETE: "incomplete",
     EXIT_INTERRUPTED: "interrupted",
 }
-STAGE_LABELS = {"post": "train", "base": "train base", "tokenizer": "train tokens"}
+STAGE_LABELS = {"post": "train", "base": "train base", "tokenizer": "train tokens", "decoder": "train decoder"}
 """Where the name of a training's stage says too little to someone who did not write it."""
 METRICS_SHOWN = 2
 """Of a progress report; all of them are in metrics.jsonl and MLflow."""

@@ -23,6 +23,7 @@ from tasks.prepare import prepare
 from tasks.register import register
 from tasks.run import pipeline_run
 from tasks.train import train
+from tasks.trainings import Trainings
 from tasks.validate import check
 
 
@@ -50,10 +51,10 @@ def post_train(
     """
     check(images, model, losses, captions, training, fine_tuning, registration)
     with pipeline_run("post-train") as run:
-        preflight(images, model, losses, captions, training, fine_tuning)
+        preflight(images, model, training, Trainings.chain(losses, captions, training, fine_tuning))
         base = find_model(model)
         prepared = prepare(images)
-        tuned = fine_tune(run, base, prepared.data, fine_tuning, training)
+        tuned = fine_tune(run, base, prepared.data, fine_tuning, captions, training)
         trained = train(run, start(base, tuned), prepared.data, losses, captions, training)
         registered = register(run, trained, registration)
         return outcome(run, [prepared, *tuned, trained, registered])

@@ -20,9 +20,11 @@ from tasks.arms import stages_of_arms
 from tasks.find_model import find_model
 from tasks.form import titled
 from tasks.outcome import outcome
+from tasks.preflight import preflight
 from tasks.prepare import prepare
 from tasks.run import pipeline_run
 from tasks.study import conclude_study, measure_arms
+from tasks.trainings import Trainings
 from tasks.validate import check
 
 
@@ -54,6 +56,8 @@ def study(
     """
     check(images, model, losses, captions, training, sampling, evaluation, judge, study)
     with pipeline_run("study") as run:
+        planned = Trainings.of_study(study, losses, captions, training)
+        preflight(images, model, training, planned, evaluation)
         base = find_model(model)
         prepared = prepare(images)
         cells = measure_arms(run, study, base, prepared.data, losses, captions, training, sampling, evaluation, judge)

@@ -29,6 +29,7 @@ from tasks.prepare import prepare
 from tasks.register import register
 from tasks.run import pipeline_run
 from tasks.train import train
+from tasks.trainings import Trainings
 from tasks.validate import check
 from tasks.version_notes import note_trained
 
@@ -63,10 +64,10 @@ def train_then_evaluate(
     """
     check(images, model, losses, captions, training, fine_tuning, sampling, evaluation, judge, registration)
     with pipeline_run("train-then-evaluate") as run:
-        preflight(images, model, losses, captions, training, fine_tuning, evaluation)
+        preflight(images, model, training, Trainings.chain(losses, captions, training, fine_tuning), evaluation)
         base = find_model(model)
         prepared = prepare(images)
-        tuned = fine_tune(run, base, prepared.data, fine_tuning, training)
+        tuned = fine_tune(run, base, prepared.data, fine_tuning, captions, training)
         trained = train(run, start(base, tuned), prepared.data, losses, captions, training)
         registered = register(run, trained, registration)
         pairs = [

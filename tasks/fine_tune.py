@@ -8,7 +8,7 @@ second, but no registered version: only the end of the chain is one.
 from __future__ import annotations
 
 from reca_core.contracts.records import PreparedData, ResolvedModel
-from reca_core.contracts.requests import FineTuning, TrainingPlan
+from reca_core.contracts.requests import CaptionSource, FineTuning, TrainingPlan
 from tasks import plan, tracking_models
 from tasks.results import Trained
 from tasks.run import RunContext
@@ -18,12 +18,17 @@ STAGE = "fine-tune"
 
 
 def fine_tune(
-    run: RunContext, base: ResolvedModel, data: PreparedData, fine_tuning: FineTuning, training: TrainingPlan
+    run: RunContext,
+    base: ResolvedModel,
+    data: PreparedData,
+    fine_tuning: FineTuning,
+    captions: CaptionSource,
+    training: TrainingPlan,
 ) -> list[Trained]:
     """The fine-tuned checkpoint, or nothing where no fine-tuning is asked for."""
     if not fine_tuning.steps:
         return []
-    trained = train(run, base, data, *plan.fine_tuning_parts(fine_tuning, training))
+    trained = train(run, base, data, *plan.fine_tuning_parts(fine_tuning, training, captions))
     model_id = tracking_models.logged_model(start(base, [trained]), trained.mlflow_run_id, {"stage": STAGE}, copy=False)
     tracking_models.link_models(trained.mlflow_run_id, makes=model_id, step=trained.checkpoint.step)
     return [trained.model_copy(update={"stage": STAGE})]

@@ -103,22 +103,33 @@ class Pins:
             write_json(self._path, self._known)
 
 
-def download_bytes(choice: ModelChoice) -> int | None:
-    """What a model of the hub weighs there, as the hub says now; None where it does not say.
+def hub_cache(home: Home) -> Path:
+    """Where downloads go: the user's own hub cache if they have one, else below the home."""
+    from huggingface_hub import constants
+
+    theirs = any(os.environ.get(name) for name in HUB_CACHE_VARIABLES)
+    return Path(constants.HF_HUB_CACHE) if theirs else home.cache / "hub"
+
+
+def download_bytes(choice: ModelChoice, home: Home) -> int | None:
+    """What is still to be downloaded of a model, as the hub says now; None where it does not say.
 
     Raises BadInput for an id that cannot be meant.
     """
     known = known_model(choice)
     first = Download(choice.source, HUB_FILES)
     downloads = known.downloads if known else (first,)
-    sizes = [_bytes_on_the_hub(each, choice.revision if each is downloads[0] else "") for each in downloads]
+    revisions = [choice.revision if each is downloads[0] else "" for each in downloads]
+    sizes = [_bytes_on_the_hub(*each, hub_cache(home)) for each in zip(downloads, revisions, strict=True)]
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def _bytes_on_the_hub(download: Download, revision: str) -> int | None:
+def _bytes_on_the_hub(download: Download, revision: str, cache: Path) -> int | None:
+    """Of the files that are not in the cache; the client names them there by what they contain."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.file_download import repo_folder_name
 
     try:
         found = HfApi().model_info(
@@ -132,7 +143,9 @@ def _bytes_on_the_hub(download: Download, revision: str) -> int | None:
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError):
         return None
     files = [each for each in found.siblings or () if any(fnmatch(each.rfilename, name) for name in download.files)]
-    return sum(each.size or 0 for each in files)
+    blobs = cache / repo_folder_name(repo_id=download.repository, repo_type="model") / "blobs"
+    contents = {(each.lfs.sha256 if each.lfs else each.blob_id) or each.rfilename: each.size or 0 for each in files}
+    return sum(size for content, size in contents.items() if not (blobs / content).is_file())
 
 
 def _joined(
@@ -194,10 +207,9 @@ def download_files(repository: str, revision: str, patterns: tuple[str, ...], ho
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    theirs = any(os.environ.get(name) for name in HUB_CACHE_VARIABLES)
-    cache = None if theirs else home.cache / "hub"
+    cache, wanted = hub_cache(home), list(patterns)
     try:
-        found = snapshot_download(repository, revision=revision or None, cache_dir=cache, allow_patterns=list(patterns))
+        found = snapshot_download(repository, revision=revision or None, cache_dir=cache, allow_patterns=wanted)
     except HFValidationError as error:
         raise BadInput(f"{repository!r} cannot be a hub id", field=FIELD, remedy="OWNER/NAME") from error
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:

@@ -76,16 +76,25 @@ def train_request(
     return _placed(request, run_directory=str(home.run(request_hash(request)).path))
 
 
-def fine_tuning_parts(fine_tuning: FineTuning, training: TrainingPlan) -> tuple[LossTerms, CaptionSource, TrainingPlan]:
-    """The first stage of a chain as a training of its own; what it does not say is as in the second."""
+def fine_tuning_parts(
+    fine_tuning: FineTuning, training: TrainingPlan, captions: CaptionSource
+) -> tuple[LossTerms, CaptionSource, TrainingPlan]:
+    """The first stage of a chain as a training of its own; what it does not say is as in the second.
+
+    The leak filter is that of the run's ``captions``. A best checkpoint by a term that this stage has not is one by
+    the whole loss.
+    """
     losses = LossTerms(
         reconstruction=0, image_to_text=fine_tuning.image_to_text, text_to_image=fine_tuning.text_to_image, text=0
     )
     own = ("steps", "images_per_step", "learning_rate", "warmup_steps", "schedule")
     changed = {name: getattr(fine_tuning, name) for name in own}
     # Features are kept of the data set's pictures, which only reconstruction looks at.
-    correct = {"schedule_steps": 0, "feature_cache": "off", **AS_PUBLISHED}
-    return losses, CaptionSource(source=fine_tuning.captions), training.model_copy(update=changed | correct)
+    correct: dict[str, object] = {"schedule_steps": 0, "feature_cache": "off", **AS_PUBLISHED}
+    if training.best_by != "off" and not losses.model_dump().get(training.best_by):
+        correct["best_by"] = "loss"
+    read = CaptionSource(source=fine_tuning.captions, leak_filter=captions.leak_filter)
+    return losses, read, training.model_copy(update=changed | correct)
 
 
 def fine_tuned_name(base: ResolvedModel) -> str:

@@ -1,7 +1,8 @@
 """``preflight``: what a run needs before any of it is started, and a refusal where that cannot fit this machine.
 
 Memory and disk are estimated by a child (``python -m reca_core.launch estimate``), because the control plane loads no
-model; download and time come from the hub and from earlier runs of this home, or are said to be unknown.
+model, once for trainings that need the same; what all of them need together is in tasks/preflight_totals.py. Download
+and time come from the hub and from earlier runs of this home, or are said to be unknown.
 ``training.preflight`` switches it off.
 """
 
@@ -11,23 +12,23 @@ import statistics
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from evaluation.registry import open_benchmark
 from reca_core.contracts.base import Record
+from reca_core.contracts.disks import Filling
 from reca_core.contracts.errors import PrerequisiteMissing, StageFailed
-from reca_core.contracts.estimate import Estimate, EstimateRequest, Need, sized
+from reca_core.contracts.estimate import SMALL_BYTES, Estimate, EstimateRequest, Need, sized
 from reca_core.contracts.files import read_jsonl, write_json
 from reca_core.contracts.home import Home, RunDirectory
 from reca_core.contracts.hub_models import HUB_MODELS, published_size
-from reca_core.contracts.records import ResolvedModel
+from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.registry import BUNDLED_MODELS
 from reca_core.contracts.requests import (
-    CaptionSource,
     EvaluationPlan,
-    FineTuning,
     ImageSource,
     LossTerms,
     ModelChoice,
@@ -37,17 +38,17 @@ from reca_core.contracts.requests import (
 from tasks import plan, processes
 from tasks.artifacts import show_page
 from tasks.home import benchmark_data, current_home
-from tasks.hub_models import download_bytes
+from tasks.hub_models import download_bytes, hub_cache
 from tasks.leaks import RENDERED_CAPTIONS
 from tasks.models import HUB_ID, resolve_model
 from tasks.policies import verb
+from tasks.preflight_totals import Shortage, StageNeed, disks, overfull, side_by_side
 from tasks.progress import note, run_logger
 from tasks.sample import prompt_plan
+from tasks.trainings import Kind, Planned, Trainings, kinds, prepared
 
-SMALL_BYTES = 64 << 20
-"""Weights of a model that a run does not measure: the child's imports alone take longer than they are worth."""
 SMALL_PASS = 512
-"""Pictures per pass up to which that holds."""
+"""Pictures per pass up to which a small model is not measured: the child's imports alone take longer."""
 TIMED_STEPS = 20
 """Of an earlier run, its last ones."""
 SAME_SPEED = (
@@ -57,47 +58,42 @@ SAME_SPEED = (
 """Settings that decide how long a step takes."""
 
 
-class StageNeed(Record):
-    """One training of the run."""
-
-    stage: str
-    """fine-tune or train."""
-    estimate: Estimate | None = None
-    unknown: str = ""
-    """Why there is no estimate; empty where there is one."""
-    seconds: float | None = None
-    """All steps, at the speed of an earlier run; None where there was none."""
-    seconds_from: str = ""
-    """That run's directory."""
-
-
 class Preflight(Record):
     """What a run needs."""
 
     stages: list[StageNeed]
+    """Those trainings that are still to be done."""
     download: int | None = None
-    """Bytes of the model on the hub; None where they are not known."""
+    """Bytes of the model on the hub that are not here; None where they are not known."""
     on_the_hub: bool = False
     samples: int | None = None
-    """Pictures drawn for measuring; None where the benchmarks' files are not here."""
+    """Pictures drawn for measuring one model; None where the benchmarks' files are not here."""
+    disks: list[Filling] = []
+    """What every file system receives, of all that is known."""
+    at_a_time: int = 1
+    """Trainings beside each other, at most."""
+    shortages: list[Shortage] = []
+    """Why all of it together does not fit."""
 
 
 @verb("preflight", "preflight {model.source}")
 def preflight(
     images: ImageSource,
     model: ModelChoice,
-    losses: LossTerms,
-    captions: CaptionSource,
     training: TrainingPlan,
-    fine_tuning: FineTuning,
+    trainings: Trainings,
     evaluation: EvaluationPlan | None = None,
 ) -> Preflight | None:
-    """What the run needs. Raises PrerequisiteMissing where it cannot fit, naming the settings that would make it."""
+    """What the run needs. Raises PrerequisiteMissing where it cannot fit, naming the settings that would make it.
+
+    Args:
+        training: says whether to look.
+        evaluation: what is measured, if anything is.
+    """
     if training.preflight == "off":
         note("preflight: switched off (training.preflight)")
         return None
-    every = training.preflight == "always"
-    found = foresee(current_home(), images, model, losses, captions, training, fine_tuning, evaluation, every=every)
+    found = foresee(current_home(), images, model, trainings, evaluation, every=training.preflight == "always")
     for line in lines(found):
         note(f"preflight: {line}")
     show_page("\n".join(f"- {line}" for line in lines(found)), "preflight", "What this run needs")
@@ -109,10 +105,7 @@ def foresee(
     home: Home,
     images: ImageSource,
     model: ModelChoice,
-    losses: LossTerms,
-    captions: CaptionSource,
-    training: TrainingPlan,
-    fine_tuning: FineTuning,
+    trainings: Trainings,
     evaluation: EvaluationPlan | None,
     *,
     every: bool,
@@ -120,43 +113,72 @@ def foresee(
     """What the run needs; ``every`` measures tiny and absent models too. Raises what makes the settings impossible."""
     on_the_hub = model.source not in BUNDLED_MODELS and HUB_ID.fullmatch(model.source) is not None
     here = None if on_the_hub else resolve_model(model)
+    data = prepared(home, images)
     samples = _samples(evaluation) if evaluation else 0
-    trainings = [("train", losses, captions, training)]
-    if fine_tuning.steps:
-        trainings.insert(0, ("fine-tune", *plan.fine_tuning_parts(fine_tuning, training)))
-    stages = []
-    for stage, terms, source, settings in trainings:
-        need = StageNeed(stage=stage, unknown=_unknown(home, model, here, terms, source, settings, every))
-        if not need.unknown:
-            need = _estimated(stage, home, images, model, here, terms, source, settings, samples or 0)
-        timed = seconds_per_step(home, here, terms, settings) if here else None
-        if timed:
-            need = need.model_copy(update={"seconds": timed[0] * settings.steps, "seconds_from": timed[1]})
-        stages.append(need)
-    download = download_bytes(model) if on_the_hub else 0
-    return Preflight(stages=stages, download=download, on_the_hub=on_the_hub, samples=samples)
+    start = _Start(home, images, data, model, here)
+    stages = [_stage(start, kind, samples or 0, every) for kind in kinds(home, trainings, here, data)]
+    download = download_bytes(model, home) if on_the_hub else 0
+    at_a_time = trainings.at_a_time
+    filled = disks(home, stages, at_a_time, download or 0, hub_cache(home))
+    short = (side_by_side(stages, at_a_time), overfull(filled, stages, at_a_time))
+    return Preflight(
+        stages=stages,
+        download=download,
+        on_the_hub=on_the_hub,
+        samples=samples,
+        disks=filled,
+        at_a_time=at_a_time,
+        shortages=[shortage for shortage in short if shortage],
+    )
 
 
-def _unknown(
-    home: Home,
-    model: ModelChoice,
-    here: ResolvedModel | None,
-    losses: LossTerms,
-    captions: CaptionSource,
-    training: TrainingPlan,
-    every: bool,
-) -> str:
+@dataclass(frozen=True)
+class _Start:
+    """What all trainings of a run start from."""
+
+    home: Home
+    images: ImageSource
+    data: PreparedData | None
+    """None while the pictures are not prepared."""
+    model: ModelChoice
+    here: ResolvedModel | None
+    """None while the model is on the hub."""
+
+
+def _stage(start: _Start, kind: Kind, samples: int, every: bool) -> StageNeed:
+    like = kind.like
+    need = StageNeed(
+        stage=kind.stage,
+        training=like.training,
+        trainings=kind.count,
+        measured=like.measured,
+        written=list(kind.written),
+        unknown=_unknown(start, like, every),
+    )
+    if not need.unknown:
+        # The base's pictures are drawn as well as the trained model's.
+        drawn = 2 * samples if like.measured else 0
+        need = need.model_copy(update=_estimated(start, kind, drawn))
+    timed = seconds_per_step(start.home, start.here, like.losses, like.training) if start.here else None
+    if timed:
+        seconds = timed[0] * like.training.steps * kind.count
+        need = need.model_copy(update={"seconds": seconds, "seconds_from": timed[1]})
+    return need
+
+
+def _unknown(start: _Start, like: Planned, every: bool) -> str:
     """Why a training cannot or need not be estimated; empty where it is."""
+    losses, training, model, here = like.losses, like.training, start.model, start.here
     if here is None and not published_size(_named(model)):
         return f"memory and disk: the sizes of {model.source} are known once it is downloaded"
     if here is None and not every:
         return f"memory and disk: {model.source} is not here yet (training.preflight=always takes its published size)"
-    source = plan.placed_captions(home, captions).source
+    source = plan.placed_captions(start.home, like.captions).source
     replays = losses.image_to_text + losses.text_to_image + losses.text > 0
     if replays and source != RENDERED_CAPTIONS and not Path(source).is_file():
         return f"memory and disk: known once {source} is there, which says how long the texts are"
     share = training.images_per_pass or -(-training.images_per_step // (training.processes * training.nodes))
-    weights = _tree_bytes(Path(here.path)) if here else SMALL_BYTES + 1
+    weights = _weights_bytes(Path(here.path)) if here else SMALL_BYTES + 1
     if not every and weights <= SMALL_BYTES and share <= SMALL_PASS:
         return f"memory: {sized(weights)} of weights are too few to be measured (training.preflight=always does)"
     return ""
@@ -167,44 +189,39 @@ def _named(model: ModelChoice) -> str:
     return f"{model.source}/{model.weights}" if model.weights else model.source
 
 
-def _tree_bytes(directory: Path) -> int:
+def _weights_bytes(directory: Path) -> int:
+    """Of its files, links followed: those of a model from the hub are links."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def _samples(evaluation: EvaluationPlan) -> int | None:
-    """Pictures of base and trained model."""
+    """Pictures of one model."""
     try:
         opened = [open_benchmark(name, prompt_plan(evaluation), benchmark_data()) for name in evaluation.benchmarks]
     except PrerequisiteMissing:
         return None
-    return 2 * sum(len(prompt.seeds) for benchmark in opened for prompt in benchmark.prompts())
+    return sum(len(prompt.seeds) for benchmark in opened for prompt in benchmark.prompts())
 
 
-def _estimated(
-    stage: str,
-    home: Home,
-    images: ImageSource,
-    model: ModelChoice,
-    here: ResolvedModel | None,
-    losses: LossTerms,
-    captions: CaptionSource,
-    training: TrainingPlan,
-    samples: int,
-) -> StageNeed:
-    """Ask the child. A child that fails for no reason of ours is told of and stops nothing."""
+def _estimated(start: _Start, kind: Kind, drawn: int) -> dict[str, object]:
+    """Ask the child; what it says, by field. A child that fails for no reason of ours is told of and stops nothing."""
+    home, images, data, here = start.home, start.images, start.data, start.here
     rendered = images.source == RENDERED_CAPTIONS
     sides = {"picture_pixels": images.scene_size_pixels, "pictures": images.scenes} if rendered else {}
+    sides |= {"pictures": data.pictures} if data else {}
     with tempfile.TemporaryDirectory(prefix="reca-preflight-") as scratch:
         answer = Path(scratch) / "estimate.json"
         request = EstimateRequest(
-            family=here.family if here else HUB_MODELS[_named(model)].family,
+            family=here.family if here else HUB_MODELS[_named(start.model)].family,
             path=here.path if here else "",
-            size="" if here else published_size(_named(model)),
-            losses=losses,
-            captions=plan.placed_captions(home, captions),
-            training=training,
-            samples=samples,
-            directory=str(home.root),
+            size="" if here else published_size(_named(start.model)),
+            losses=kind.like.losses,
+            captions=plan.placed_captions(home, kind.like.captions),
+            training=kind.like.training,
+            samples=drawn,
+            directory=str(home.root / "runs"),
+            written=max(kind.written),
+            feature_directory=str(home.features),
             answer=str(answer),
             **sides,
         )
@@ -213,8 +230,8 @@ def _estimated(
         try:
             processes.run_child(command, Path(scratch) / "log.txt", run_logger().info, lambda progress: None)
         except StageFailed as error:
-            return StageNeed(stage=stage, unknown=f"memory and disk: could not be estimated: {error.fact}")
-        return StageNeed(stage=stage, estimate=Estimate.model_validate_json(answer.read_bytes()))
+            return {"unknown": f"memory and disk: could not be estimated: {error.fact}"}
+        return {"estimate": Estimate.model_validate_json(answer.read_bytes())}
 
 
 def seconds_per_step(
@@ -240,25 +257,38 @@ def seconds_per_step(
 
 
 def lines(found: Preflight) -> list[str]:
-    """The estimate for people."""
-    said = [line for stage in found.stages for line in _stage_lines(stage)]
+    """The estimate for people; stages of which the same is said are named together."""
+    said: dict[str, list[str]] = {}
+    for stage in found.stages:
+        for line in _stage_lines(stage):
+            said.setdefault(line, []).append(stage.stage)
+    every = len(found.stages)
+    told = [
+        f"{'every training' if len(stages) == every > 1 else ', '.join(stages)}: {line}"
+        for line, stages in said.items()
+    ]
+    if not found.stages:
+        told.append("every training is done already")
     if found.on_the_hub:
         known = found.download is not None
-        said.append(f"download: {sized(found.download or 0)}" if known else "download: the hub did not say how much")
+        told.append(f"download: {sized(found.download or 0)}" if known else "download: the hub did not say how much")
     if found.samples is None:
-        said.append("samples: known once the benchmarks' files are here")
-    return said
+        told.append("samples: known once the benchmarks' files are here")
+    for disk in found.disks:
+        parts = ", ".join(f"{what} {sized(size)}" for what, size in disk.parts.items())
+        told.append(f"disk at {disk.place}: {parts}; free: {sized(disk.free)}")
+    return told
 
 
 def _stage_lines(found: StageNeed) -> Iterator[str]:
     if found.unknown:
-        yield f"{found.stage}: {found.unknown}"
+        yield found.unknown
     if found.estimate:
-        yield from (f"{found.stage}: {line}" for line in _estimate_lines(found.estimate))
+        yield from _estimate_lines(found.estimate)
     if found.seconds is None:
-        yield f"{found.stage}: time: no earlier run of this model with these settings says"
+        yield "time: no earlier run of this model with these settings says"
     else:
-        yield f"{found.stage}: time: {found.seconds:.0f} s for all steps, at the speed of {found.seconds_from}"
+        yield f"time: {found.seconds:.0f} s for all steps, at the speed of {found.seconds_from}"
 
 
 def _estimate_lines(answer: Estimate) -> Iterator[str]:
@@ -273,9 +303,11 @@ def _estimate_lines(answer: Estimate) -> Iterator[str]:
         yield f"GPU memory: {sized(need.device_peak)} per process; free: {free}"
     moment = max(need.host, key=lambda name: need.host[name])
     imports = f"besides {sized(answer.imports)} per process for the program itself"
-    yield f"host memory: {sized(need.host_peak)} at {moment}, {imports}; free: {sized(answer.host_available)}"
+    host = "not known" if answer.host_available is None else sized(answer.host_available)
+    yield f"host memory: {sized(need.host_peak)} at {moment}, {imports}; free: {host}"
     checkpoints = f"{need.checkpoints_kept} checkpoints of {sized(need.checkpoint)}"
     rest = f"final model {sized(need.final)}, samples at most {sized(need.samples)}"
+    rest += f", frozen features {sized(need.features)}" if need.features else ""
     yield f"disk: {sized(need.disk)}: {checkpoints}, {rest}; free: {sized(answer.disk_available)}"
     yield from answer.notes
 
@@ -291,10 +323,17 @@ def refuse(found: Preflight) -> None:
             f"the {stage.stage} stage does not fit: {'; '.join(answer.shortages)}",
             field="training",
             choices=[in_settings(need) for need in answer.remedies],
-            remedy=f"each choice was estimated and fits; {switch}"
+            remedy=f"each choice was estimated and fits{_alone(found)}; {switch}"
             if answer.remedies
             else f"no setting that was tried makes it fit: take a smaller model or a larger machine; {switch}",
         )
+    for short in found.shortages:
+        raise PrerequisiteMissing(short.fact, field=short.field, choices=short.choices, remedy=short.remedy)
+
+
+def _alone(found: Preflight) -> str:
+    """Estimates are of one training; where several were to run beside each other, that is said."""
+    return " where one training runs at a time (sweep.parallel_trainings=1)" if found.at_a_time > 1 else ""
 
 
 def in_settings(need: Need) -> str:

@@ -9,6 +9,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.home import RunDirectory
 from tasks.report_inputs import BenchmarkPair, Measured, ReportInputs
 
 LENGTH_BYTES = 8
@@ -68,6 +70,7 @@ def facts(inputs: ReportInputs) -> Facts:
         ("base weights, SHA-256", model.get("sha256", "")),
         ("pictures", f"{inputs.pictures} from {request.get('data', {}).get('source', '')}{unusable}"),
         ("data digest", request.get("data", {}).get("digest", "")),
+        ("captions left out", _left_out(RunDirectory(inputs.training_directory))),
         ("loss terms", _plain(request.get("losses", {}))),
         ("training", _plain(training)),
         ("training request", inputs.training_directory.name),
@@ -77,6 +80,12 @@ def facts(inputs: ReportInputs) -> Facts:
         ("reused from an earlier run", ", ".join(inputs.reused)),
     ]
     return tuple((name, value) for name, value in found if value)
+
+
+def _left_out(training: RunDirectory) -> str:
+    """Rows of the caption file whose picture could not be used, in words; empty where there are none."""
+    rows = sum(1 for _ in read_jsonl(training.left_out_captions))
+    return f"{rows}, whose pictures could not be used: {training.left_out_captions.name}" if rows else ""
 
 
 def _code(directory: Path) -> str:

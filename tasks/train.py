@@ -15,6 +15,7 @@ from tasks import plan, tracking, tracking_models
 from tasks.home import benchmark_data, current_home
 from tasks.leaks import leak_file
 from tasks.policies import verb
+from tasks.progress import note
 from tasks.provenance import current_provenance
 from tasks.results import Trained
 from tasks.run import RunContext
@@ -102,6 +103,10 @@ def _watched(child: TrackedRun, request: TrainRequest) -> Finished[TrainResult]:
         window.update()
     if request.leaks_file:
         tracking.log_params(child, {"captions.leaked": finished.result.leaked_captions})
+    if request.captions_sha256:
+        tracking.log_params(child, {"captions.left_out": finished.result.left_out_captions})
+    if finished.result.left_out_captions:
+        note(f"train: {finished.result.left_out_captions} captions left out, see {directory.left_out_captions}")
     return finished
 
 

@@ -26,6 +26,7 @@ from reca_core.contracts.requests import (
     TrainingPlan,
     VersionChoice,
 )
+from reca_core.contracts.stages import AUTOENCODER_STAGES, division_faults
 from reca_core.contracts.study import StudyPlan
 from reca_core.contracts.sweep import SweepPlan
 from reca_core.contracts.versions import Promotion, Rollback
@@ -97,7 +98,7 @@ def _images(given: Settings) -> Iterator[BadInput]:
 def _losses(given: Settings) -> Iterator[BadInput]:
     losses, stage = given.of(LossTerms), given.of(TrainingPlan).stage
     weights = (losses.reconstruction, losses.image_to_text, losses.text_to_image, losses.text)
-    if stage != "tokenizer" and not any(weights):
+    if stage not in AUTOENCODER_STAGES and not any(weights):
         yield BadInput("every loss has weight 0: nothing would be learned", field="losses", remedy="RecA is 1, 0, 0, 0")
 
 
@@ -128,24 +129,51 @@ def _training(given: Settings) -> Iterator[BadInput]:
             field="training.schedule_steps",
             remedy=f"at least {training.steps}, or 0 for the run's own length",
         )
+    yield from _all_zero("training", training.schedule, training.warmup_steps, length)
     world = training.processes * training.nodes
-    if training.images_per_step < world:
-        yield BadInput(
-            f"{training.images_per_step} pictures per step cannot be shared by {world} processes",
-            field="training.images_per_step",
-            remedy=f"at least {world}",
-        )
+    yield from _shared("training", training.images_per_step, world)
+    yield from division_faults(training.stage, world, training.images_per_pass)
+    yield from _best(training, given.of(LossTerms))
     yield from _layout(training, world)
 
 
+def _all_zero(part: str, schedule: str, warmup_steps: int, length: int) -> Iterator[BadInput]:
+    """A schedule ends at zero on its last step: where that is the first one too, nothing is learned."""
+    if schedule != "constant" and length == 1 and warmup_steps == 0:
+        yield BadInput(
+            f"a {schedule} schedule of one step has the rate 0: nothing would be trained",
+            field=f"{part}.schedule",
+            remedy=f"{part}.schedule=constant, {part}.warmup_steps=1, or at least 2 steps",
+        )
+
+
+def _shared(part: str, images: int, world: int) -> Iterator[BadInput]:
+    if images < world:
+        yield BadInput(
+            f"{images} pictures per step cannot be shared by {world} processes",
+            field=f"{part}.images_per_step",
+            remedy=f"at least {world}",
+        )
+
+
+def _best(training: TrainingPlan, losses: LossTerms) -> Iterator[BadInput]:
+    terms = [] if training.stage in AUTOENCODER_STAGES else [n for n, weight in losses.model_dump().items() if weight]
+    choices = ("off", "loss", *terms)
+    if training.best_by not in choices:
+        yield BadInput(f"no {training.best_by} loss is computed", field="training.best_by", choices=choices)
+
+
 def _fine_tuning(given: Settings) -> Iterator[BadInput]:
-    tuning = given.of(FineTuning)
+    tuning, training = given.of(FineTuning), given.of(TrainingPlan)
+    if tuning.steps:
+        yield from _shared("fine_tuning", tuning.images_per_step, training.processes * training.nodes)
     if tuning.steps and tuning.warmup_steps > tuning.steps:
         yield BadInput(
             f"{tuning.warmup_steps} steps of warm-up do not fit into {tuning.steps} steps",
             field="fine_tuning.warmup_steps",
             remedy=f"at most {tuning.steps}",
         )
+    yield from _all_zero("fine_tuning", tuning.schedule, tuning.warmup_steps, tuning.steps)
     if tuning.steps and not tuning.text_to_image + tuning.image_to_text:
         yield BadInput("every loss of the fine-tuning has weight 0", field="fine_tuning", remedy="or take no step")
 
@@ -274,7 +302,7 @@ def _sweep(given: Settings) -> Iterator[BadInput]:
     sets = [tuple(weights.model_dump().values()) for weights in sweep.loss_weights]
     if len(set(sets)) < len(sets):
         yield BadInput("a set of weights is there more than once", field="sweep.loss_weights", remedy="name it once")
-    if not all(map(any, sets)) and given.of(TrainingPlan).stage != "tokenizer":
+    if not all(map(any, sets)) and given.of(TrainingPlan).stage not in AUTOENCODER_STAGES:
         yield BadInput("in a set every loss has weight 0", field="sweep.loss_weights", remedy="RecA is 1, 0, 0, 0")
 
 

@@ -26,9 +26,12 @@ from tasks import validate
 
 if TYPE_CHECKING:
     from deployments.foresight import Asked, Step
+    from tasks.trainings import Trainings
 
-ESTIMATED = ("post-train", "train-then-evaluate")
-"""Flows with one training, whose needs a look ahead estimates."""
+ESTIMATED = ("post-train", "train-then-evaluate", "sweep", "study")
+"""Flows that train, whose needs a look ahead estimates."""
+MEASURING = ESTIMATED[1:]
+"""Those of them that draw pictures."""
 
 
 def run(options: Namespace, context: Context) -> int:
@@ -92,17 +95,25 @@ def estimate(flow: str, steps: Sequence[Step], asked: Asked, context: Context) -
         context.surroundings.home,
         asked.images,
         asked.model,
-        asked.losses,
-        asked.captions,
-        asked.training,
-        asked.fine_tuning,
-        asked.evaluation if flow == ESTIMATED[-1] else None,
+        _trainings(flow, asked),
+        asked.evaluation if flow in MEASURING else None,
         every=asked.training.preflight == "always",
     )
     for line in preflight.lines(found):
         context.terminal.line(line)
     preflight.refuse(found)
     return found.model_dump(mode="json")
+
+
+def _trainings(flow: str, asked: Asked) -> Trainings:
+    """Those of the flow."""
+    from tasks.trainings import Trainings
+
+    if flow == "sweep":
+        return Trainings.of_sweep(asked.sweep, asked.losses, asked.captions, asked.training)
+    if flow == "study":
+        return Trainings.of_study(asked.study, asked.losses, asked.captions, asked.training)
+    return Trainings.chain(asked.losses, asked.captions, asked.training, asked.fine_tuning)
 
 
 def plan_table(steps: Sequence[Step], home: Home) -> Table:

@@ -40,13 +40,15 @@ def tiny_study() -> Settings:
     """The claims of the paper on the bundled tiny Janus: the base, RecA and five other ways to spend its steps.
 
     Source: this project; claims and rules in docs/tiny_protocol.md, results in docs/tiny.md. Every arm takes 150
-    steps, from three seeds; drawing and questions about scenes are measured.
+    steps, from three seeds; drawing (short and dense prompts) and questions about scenes are measured.
     Cost: 18 trainings; wall times are in docs/tiny.md. Expected: the table there.
     """
     return {
         **demo(),
         "losses": LossTerms(reconstruction=1.0, image_to_text=1.0, text_to_image=0.0, text=1.0),
         "training": TrainingPlan(steps=150, images_per_step=64, learning_rate=3e-4, schedule="cosine"),
-        "evaluation": EvaluationPlan(benchmarks=["geneval.shapeworld", "scenes.shapeworld"], prompts_per_tag=60),
+        "evaluation": EvaluationPlan(
+            benchmarks=["geneval.shapeworld", "dpg.shapeworld", "scenes.shapeworld"], prompts_per_tag=60
+        ),
         "study": StudyPlan(),
     }

@@ -17,8 +17,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.pages import CHROMIUM, SLOW_MILLISECONDS, RunForm
+from tests.end_to_end.stacks import reca, up
 from tests.end_to_end.test_servers import ENDED, Stack, free_port, state_of, wait_for
-from tests.end_to_end.test_stack import reca, up
 
 expect.set_options(timeout=SLOW_MILLISECONDS)
 WIDTH, HEIGHT = 1280, 900

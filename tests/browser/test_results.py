@@ -7,8 +7,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import FinishedRun, Screenshots
 from tests.browser.pages import SLOW_MILLISECONDS, rows_of
+from tests.end_to_end.stacks import status
 from tests.end_to_end.test_servers import Stack, tracked
-from tests.end_to_end.test_stack import status
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers, pytest.mark.timeout(900)]
 

@@ -17,11 +17,22 @@ from deployments.foresight import Foresight
 from deployments.settings import resolve
 from reca_core.contracts.base import Config
 from reca_core.contracts.errors import BadInput
+from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.home import Home
+from reca_core.contracts.hub_models import HUB_MODELS
+from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.registry import FAMILIES
+from reca_core.contracts.requests import CaptionSource
+from reca_core.contracts.study import StudyPlan
 from tasks import validate
+from tasks.trainings import Trainings, complete_request
 
 RENDERED = ("demo", "tiny-study")
+PUBLISHED = {
+    *("janus-1.3b", "janus-pro-1b", "janus-pro-7b", "showo-512-clip", "showo-256-clip", "showo-vq-256"),
+    *("showo-vq-blur8", "harmon-0.5b", "harmon-1.5b", "harmon-1.5b-plus", "openuni-b", "openuni-l", "bagel"),
+}
+"""Runs of the paper and its repository (reference "reca_recipe", section 2.1), and of models like theirs."""
 """Recipes that need no files."""
 CARD = ("Source:", "Steps:", "Precision:", "Hardware:", "Cost:", "Expected:")
 
@@ -63,12 +74,16 @@ def test_the_plan_of_a_recipe_needs_neither_weights_nor_network(
     assert str(asked.training.steps) in steps["train"].work
     assert asked.images.source in steps["prepare"].work or name == "demo"
     assert name == "demo" or "downloaded from the hub" in steps["model"].work
+    if name in PUBLISHED:
+        wanted = HUB_MODELS[asked.model.source + (f"/{asked.model.weights}" if asked.model.weights else "")]
+        assert all(download.repository in steps["model"].work for download in wanted.downloads)
     assert ("fine-tune" in steps) == (name == "harmon-1.5b-plus")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_published_run_has_a_recipe_and_names_a_registered_family() -> None:
     models = {name: recipes.find(name)["model"] for name in recipes.RECIPES if name not in RENDERED}
+    assert models.keys() >= PUBLISHED
     assert {model.family for model in models.values()} <= set(FAMILIES)  # type: ignore[attr-defined]
     for name, model in models.items():
         assert name.partition("-")[0] == model.family  # type: ignore[attr-defined]
@@ -103,3 +118,20 @@ def test_a_recipe_knows_its_flow_and_the_full_demo_is_the_study() -> None:
     assert recipes.flow_of(demo.DEMO) == recipes.flow_of("janus-pro-1b") == recipes.DEFAULT_FLOW
     with pytest.raises(BadInput, match="did you mean tiny-study"):
         recipes.flow_of("tiny-stud")
+
+
+def test_hashes_of_a_study_are_those_of_what_its_arms_will_ask_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECA_HOME", str(tmp_path))
+    home, captions = Home(tmp_path), CaptionSource(source="home:captions.json", leak_filter="off")
+    (tmp_path / "captions.json").write_text("[]")
+    model = ResolvedModel(name="m", family="janus", path="/m", sha256="a" * 64)
+    data = PreparedData(digest="d" * 64, directory="/p", pictures=4, quarantined=0, duplicates=0)
+    plan = StudyPlan(arms=["reca", "fine-tuning"], repetitions=1)
+    asked = Asked(captions=captions, study=plan)
+    hashes = dict(Foresight(home, "study", asked)._study_hashes(model, data))
+    planned = Trainings.of_study(plan, asked.losses, captions, asked.training).planned
+    requests = [complete_request(home, model, data, one.losses, captions, one.training) for one in planned]
+    assert hashes == {one.stage: request_hash(asks) for one, asks in zip(planned, requests, strict=True)}
+    assert requests[0].captions.source == str(tmp_path / "captions.json")

@@ -19,9 +19,9 @@ VERSION = 1
 """Only names cached results, of which there are none here."""
 
 
-def janus_at(directory: Path) -> ResolvedModel:
-    """A Janus checkpoint directory as requests name it."""
-    return ResolvedModel(name=directory.name, family="janus", path=str(directory), sha256=sha256_tree(directory))
+def model_at(directory: Path, family: str) -> ResolvedModel:
+    """A checkpoint directory as requests name it."""
+    return ResolvedModel(name=directory.name, family=family, path=str(directory), sha256=sha256_tree(directory))
 
 
 def draw_and_judge(model: ResolvedModel, workplace: Path, plan: PromptPlan, settings: SamplingSettings) -> JudgeResult:

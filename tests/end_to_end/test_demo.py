@@ -25,6 +25,7 @@ import pytest
 
 from reca_core.contracts.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
 from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.records import Sample
 from tests.reca_core.tiny_janus import save_tiny_janus
 
@@ -184,6 +185,31 @@ def test_the_plan_of_a_finished_run_says_that_all_of_it_is_there(place: Place, f
     assert set(states.values()) == {"reused", "to do"}
     assert [stage for stage, state in states.items() if state == "to do"] == ["register", "compare", "report"]
     assert plan["hashes"]["train"] == Path(first.document["run_directory"]).name
+
+
+def test_the_plan_of_a_training_that_was_cut_off_resumes_it_where_a_checkpoint_is_whole(
+    place: Place, first: Run
+) -> None:
+    """What a kill left half-written, or somebody's own folder, is nothing to go on from."""
+
+    def planned() -> str:
+        plan = place.run("--json", "demo", "--dry-run").document["plan"]
+        return next(str(step["state"]) for step in plan if step["stage"] == "train")
+
+    run = RunDirectory(Path(first.document["run_directory"]))
+    checkpoints, elsewhere = run.checkpoints, run.path / "elsewhere"
+    done = run.done.read_bytes()
+    run.done.unlink()
+    try:
+        assert planned() == "resumed"
+        checkpoints.rename(elsewhere)
+        (checkpoints / ".step-00000010.tmp").mkdir(parents=True)
+        assert planned() == "to do"
+    finally:
+        if elsewhere.exists():
+            shutil.rmtree(checkpoints)
+            elsewhere.rename(checkpoints)
+        run.done.write_bytes(done)
 
 
 def test_the_registered_model_can_be_used_by_its_alias(place: Place, first: Run) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.rig import processes_of, save_smallest_janus, settings
+from tests.end_to_end.rig import processes_of, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 180.0
@@ -223,6 +223,7 @@ def cancel(stack: Stack, flow_run_id: str) -> None:
     stack.prefect("POST", f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING"}})
 
 
+RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -285,11 +286,6 @@ def logs(stack: Stack, flow_run_id: str) -> list[str]:
     return [line["message"] for line in lines]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_smallest_janus(tmp_path_factory.mktemp("model") / "smallest")
-
-
 def children(stack: Stack) -> dict[int, str]:
     """Stage processes of the stack's home."""
     return {pid: line for pid, line in processes_of(stack.root / "home").items() if ".launch " in line}
@@ -302,7 +298,7 @@ def flow_processes(stack: Stack) -> dict[int, str]:
 
 def of_run(stack: Stack, flow_run_id: str) -> set[int]:
     """The process of one flow run and its stages; a scheduled run may be at work beside it."""
-    mark, found = f"PREFECT__FLOW_RUN_ID={flow_run_id}".encode(), set()
+    mark, found = f"{RUN_VARIABLE}={flow_run_id}".encode(), set()
     for pid, line in processes_of(stack.root / "home").items():
         with suppress(FileNotFoundError, ProcessLookupError):
             if mark in Path(f"/proc/{pid}/environ").read_bytes() and ("prefect.engine" in line or ".launch " in line):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.rig import processes_of, save_smallest_janus, settings, wait_until
+from tests.end_to_end.rig import processes_of, settings, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -35,11 +35,6 @@ history = [point.step for run in runs for point in client.get_metric_history(run
 versions = client.search_model_versions("name LIKE '%'")
 print(json.dumps({"steps": history, "versions": [str(version.version) for version in versions]}))
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_smallest_janus(tmp_path_factory.mktemp("model") / "smallest")
 
 
 def command(home: Path, flow: str, config: Path) -> list[str]:

@@ -23,7 +23,8 @@ import pytest
 
 import reca_core
 from reca_core.contracts.registry import BUNDLED_MODELS
-from tests.end_to_end.rig import processes_of, save_smallest_janus, wait_until
+from tests.end_to_end.rig import processes_of, wait_until
+from tests.end_to_end.stacks import reca
 from tests.end_to_end.test_servers import (
     ENDED,
     Stack,
@@ -38,7 +39,6 @@ from tests.end_to_end.test_servers import (
     trigger,
     wait_for,
 )
-from tests.end_to_end.test_stack import reca
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 
@@ -69,11 +69,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         with suppress(subprocess.TimeoutExpired):
             staying.wait(60)
         reca(home, "down")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_smallest_janus(tmp_path_factory.mktemp("model") / "smallest")
 
 
 def part(stack: Stack, name: str) -> int:

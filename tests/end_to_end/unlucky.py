@@ -27,6 +27,7 @@ from typing import Any
 import httpx
 
 from tests.end_to_end.rig import processes_of, save_smallest_janus, settings
+from tests.end_to_end.stacks import environment_of, reca, up
 from tests.end_to_end.test_servers import (
     ENDED,
     Stack,
@@ -39,7 +40,6 @@ from tests.end_to_end.test_servers import (
     tracked,
     trigger,
 )
-from tests.end_to_end.test_stack import environment_of, reca, up
 
 BLOWS_PER_RUN = 3
 LONGEST_RUN_SECONDS = 900.0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from evaluation.compare import ComparisonRefused, Measurement, compare
 from evaluation.records import Scored
 from evaluation.study import StudyRow, distributions
-from evaluation.study_claims import BASE, CLAIMS, DRAWS, RECA, UNDERSTANDS, verdicts
+from evaluation.study_claims import BASE, CLAIMS, DENSE, DRAWS, RECA, UNDERSTANDS, verdicts
 from tests.evaluation.test_compare import half, measured, measurement
 
 REPETITIONS, RESAMPLES = 3, 400
@@ -93,3 +94,18 @@ def test_claims_about_arms_that_were_not_trained_are_not_tested() -> None:
 def test_understanding_counts_as_kept_only_if_a_loss_beyond_the_margin_is_excluded() -> None:
     kept = {verdict.letter: verdict for verdict in verdicts(arms({BASE: 0.8, RECA: 0.4}))}["e"]
     assert kept.verdict == "refuted"
+
+
+def test_dense_prompts_have_claims_of_their_own() -> None:
+    def dense(share: float, counts: float) -> dict[str, dict]:
+        def number(of: float) -> Any:
+            return distributions([noisy(of, seed) for seed in range(REPETITIONS)], REPETITIONS, RESAMPLES)["overall"]
+
+        rows = {"overall": share, "l1/attribute": share, "l1/relation": share, "l1/other": counts}
+        return {DENSE: {row: number(of) for row, of in rows.items()}}
+
+    found = {verdict.letter: verdict for verdict in verdicts({BASE: dense(0.3, 0.5), RECA: dense(0.7, 0.5)})}
+    assert [found[f"{letter}, dense"].verdict for letter in "acd"] == ["shown", "shown", "not tested"]
+    assert found["a"].verdict == "not tested"
+    equal = {verdict.letter: verdict for verdict in verdicts({BASE: dense(0.3, 0.3), RECA: dense(0.7, 0.7)})}
+    assert equal["c, dense"].verdict == "open"

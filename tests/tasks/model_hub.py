@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.hub_protocol import HubHandler, entry
+from tests.hub_protocol import HubHandler, entry, sha1
 
 
 class Hub(http.server.ThreadingHTTPServer):
@@ -67,7 +67,10 @@ class Handler(HubHandler):
         files, commit = self.server.files[repository], self.server.commit(repository)
         if tree:
             return self.json([entry(*file) for file in files.items()])
-        return self.json({"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]})
+        siblings = [
+            {"rfilename": name, "size": len(content), "blobId": sha1(content)} for name, content in files.items()
+        ]
+        return self.json({"id": repository, "sha": commit, "siblings": siblings})
 
     def file(self, repository: str, name: str) -> None:
         content = self.server.files[repository].get(name)

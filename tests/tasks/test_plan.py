@@ -62,7 +62,9 @@ def test_keeping_features_changes_no_name(tmp_path: Path) -> None:
     assert "feature_cache" not in hashed_part(usual.training)
     assert "feature_directory" not in hashed_part(usual)
     asked = TrainingPlan(steps=10, feature_cache="on")
-    assert plan.fine_tuning_parts(FineTuning(steps=5), asked)[2].feature_cache == "off", "it reconstructs nothing"
+    assert plan.fine_tuning_parts(FineTuning(steps=5), asked, CaptionSource())[2].feature_cache == "off", (
+        "it reconstructs nothing"
+    )
 
 
 def test_the_content_of_a_caption_file_is_part_of_the_identity(tmp_path: Path) -> None:
@@ -98,12 +100,21 @@ def test_samples_and_answers_lie_where_their_hashes_say() -> None:
 def test_fine_tuning_is_a_training_of_its_own_that_does_not_depend_on_how_reconstruction_is_varied() -> None:
     training = TrainingPlan(steps=9, precision="bfloat16", seed=4, schedule_steps=7)
     first = FineTuning(steps=5, images_per_step=3, image_to_text=0.5, captions="/captions.json")
-    losses, captions, tuning = plan.fine_tuning_parts(first, training)
+    losses, captions, tuning = plan.fine_tuning_parts(first, training, CaptionSource())
     assert (losses.reconstruction, losses.text_to_image, losses.image_to_text, losses.text) == (0, 1, 0.5, 0)
     assert captions.source == "/captions.json"
     assert (tuning.steps, tuning.images_per_step, tuning.precision, tuning.seed) == (5, 3, "bfloat16", 4)
     varied = training.model_copy(update={"upstream_parity": True, "understanding_downscale": 2, "schedule_steps": 8})
-    assert plan.fine_tuning_parts(first, varied)[2] == tuning
+    assert plan.fine_tuning_parts(first, varied, CaptionSource())[2] == tuning
+
+
+def test_fine_tuning_filters_as_the_run_does_and_is_best_by_a_loss_that_it_has() -> None:
+    first, loose = FineTuning(steps=5), CaptionSource(leak_filter="off")
+    _, captions, tuning = plan.fine_tuning_parts(first, TrainingPlan(best_by="reconstruction"), loose)
+    assert captions.leak_filter == "off"
+    assert tuning.best_by == "loss"
+    for kept in ("off", "text_to_image"):
+        assert plan.fine_tuning_parts(first, TrainingPlan(best_by=kept), loose)[2].best_by == kept
 
 
 def test_captions_below_the_home_are_found_there() -> None:

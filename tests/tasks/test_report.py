@@ -21,6 +21,7 @@ from evaluation.records import (
     Unscored,
 )
 from reca_core.contracts.files import append_jsonl, write_json
+from reca_core.contracts.home import RunDirectory
 from reca_core.contracts.records import PreviewRow, Prompt, Sample
 from tasks.report import write_report
 from tasks.report_inputs import BenchmarkPair, Links, Measured, ReportInputs
@@ -162,6 +163,15 @@ def test_whatever_a_run_contains_is_escaped_in_page_and_tables(tmp_path: Path) -
     assert "<" not in markdown
     assert all(line.count("|") == 7 for line in markdown.splitlines() if line.startswith("|"))
     assert json.loads(page_file.with_name("report.json").read_text())["base"] == f"{HOSTILE} base"
+
+
+def test_captions_that_a_training_left_out_are_on_the_page(tmp_path: Path) -> None:
+    asked = inputs(tmp_path)
+    assert "captions left out" not in write_report(asked).read_text()
+    listing = RunDirectory(asked.training_directory).left_out_captions
+    append_jsonl(listing, [{"row": 3, "reason": "truncated"}, {"row": 7, "reason": "no such file"}])
+    text = write_report(asked).read_text()
+    assert "2, whose pictures could not be used: left_out_captions.jsonl" in text
 
 
 def test_a_missing_picture_is_named_and_stops_nothing(tmp_path: Path) -> None:

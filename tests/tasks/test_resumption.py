@@ -1,4 +1,4 @@
-"""A run that lives is not begun twice; the rest of ``tasks.resumption`` is tested with servers (test_stack.py)."""
+"""A run that lives is not begun twice; the rest of ``tasks.resumption``: tests/end_to_end/test_stack_outages.py."""
 
 from __future__ import annotations
 

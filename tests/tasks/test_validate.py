@@ -47,10 +47,15 @@ def test_the_defaults_of_every_flow_are_without_fault() -> None:
         (LossTerms(reconstruction=0, image_to_text=0, text_to_image=0, text=0), "losses"),
         (CaptionSource(source="captions.json"), "captions.source"),
         (TrainingPlan(steps=10, warmup_steps=11), "training.warmup_steps"),
+        (TrainingPlan(steps=1, warmup_steps=0, schedule="linear"), "training.schedule"),
+        (FineTuning(steps=1), "fine_tuning.schedule"),
         (FineTuning(captions="captions.json"), "fine_tuning.captions"),
         (FineTuning(steps=10, warmup_steps=11), "fine_tuning.warmup_steps"),
         (FineTuning(steps=10, text_to_image=0), "fine_tuning"),
         (TrainingPlan(images_per_step=2, processes=4), "training.images_per_step"),
+        (TrainingPlan(best_by="text_to_image"), "training.best_by"),
+        (TrainingPlan(stage="decoder", processes=2), "training.processes"),
+        (TrainingPlan(stage="tokenizer", images_per_pass=2), "training.images_per_pass"),
         (EvaluationPlan(benchmarks=["geneval.shapeworld", "geneval.shapeworld"]), "evaluation.benchmarks"),
         (EvaluationPlan(benchmarks=["genevil"]), "evaluation.benchmarks"),
         (EvaluationPlan(benchmarks=["geneval.nobody"]), "evaluation.benchmarks"),
@@ -63,6 +68,11 @@ def test_a_fault_names_its_field_and_what_to_do(settings: Config, field: str) ->
     assert fault.field == field
     assert fault.fact
     assert fault.choices or fault.remedy
+
+
+def test_a_fine_tuning_has_pictures_for_every_process() -> None:
+    (fault,) = faults(TrainingPlan(images_per_step=4, processes=4), FineTuning(steps=10, images_per_step=2))
+    assert fault.field == "fine_tuning.images_per_step"
 
 
 def test_all_faults_are_reported_at_once() -> None:
