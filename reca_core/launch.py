@@ -14,12 +14,10 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from reca_core.contracts.base import Config
 from reca_core.contracts.conversion import ConvertRequest
@@ -31,12 +29,12 @@ from reca_core.contracts.errors import (
     EXIT_STAGE_FAILED,
     BadInput,
     RecaError,
-    StageFailed,
 )
 from reca_core.contracts.estimate import EstimateRequest
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.lifeline import PARENT_VARIABLE, die_with_parent
 from reca_core.contracts.requests import PrepareRequest, SampleRequest, TrainRequest
+from reca_core.contracts.verdict import REASONED, explained, leave_verdict, verdict_file
 
 COMMANDS: dict[str, tuple[type[Config], str]] = {
     "train": (TrainRequest, "reca_core.training.run"),
@@ -58,11 +56,9 @@ LOOPBACK = frozenset({"localhost", LOCAL_ADDRESS, "::1"})
 OWN_STORE_VARIABLE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Makes every meeting say anew where its first rank is. Without it a machine that joins later is never told by a first
 rank that stayed, and both give up after a minute (torch 2.13)."""
-VERDICT_VARIABLE = "RECA_VERDICT_FILE"
-"""Names a file in which a rank that failed for a reason leaves its status: such a failure is not worth a restart."""
+RESTARTS_VARIABLE = "TORCHELASTIC_MAX_RESTARTS"
+"""Set by torchrun for its ranks: how often it starts them again."""
 KNOWN_STATUSES = frozenset({EXIT_BAD_INPUT, EXIT_PREREQUISITE, EXIT_STAGE_FAILED, EXIT_INTERRUPTED})
-
-DISK_REMEDY = "look at the disk's free space and at who may write there, then run again: what was finished is kept"
 
 log = logging.getLogger(LAUNCH_MODULE)
 
@@ -79,12 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     try:
         return _run(given[0], Path(given[1]))
-    except RecaError as error:
-        return _judged(_fail(str(error), error.exit_code))
-    except (OSError, SafetensorError) as error:  # a disk that is full, a file that vanished: the machine's, not a bug
-        log.info("where it happened", exc_info=error)
-        fault = StageFailed(f"a file cannot be read or written: {error}", remedy=DISK_REMEDY)
-        return _judged(_fail(str(fault), fault.exit_code))
+    except REASONED as error:
+        if not isinstance(error, RecaError):
+            log.info("where it happened", exc_info=error)
+        if RANK_VARIABLE in os.environ and leave_verdict(error):
+            _need_no_new_start()
+        fault = explained(error)
+        return _fail(str(fault), fault.exit_code)
 
 
 def _run(command: str, path: Path) -> int:
@@ -95,7 +92,9 @@ def _run(command: str, path: Path) -> int:
             return _among_machines(command, path, request)
         if request.training.processes > 1:
             options = ["--standalone", f"--local-addr={LOCAL_ADDRESS}"]
-            return _torchrun([*options, f"--nproc-per-node={request.training.processes}"], command, path)
+            with verdict_file() as verdict:
+                status = _torchrun([*options, f"--nproc-per-node={request.training.processes}"], command, path)
+                return status if verdict.status is None or status == EXIT_DONE else verdict.status
     importlib.import_module(module).main(request)
     return EXIT_DONE
 
@@ -129,8 +128,8 @@ def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
         f"--max-restarts={plan.node_restarts}",
         *([f"--local-addr={LOCAL_ADDRESS}"] if host in LOOPBACK else []),
     ]
-    with tempfile.NamedTemporaryFile(prefix="reca-verdict-") as verdict:
-        os.environ |= {VERDICT_VARIABLE: verdict.name, OWN_STORE_VARIABLE: "1"}
+    os.environ[OWN_STORE_VARIABLE] = "1"
+    with verdict_file() as verdict:
         for attempt in range(plan.node_restarts + 1):
             try:
                 status = _torchrun(options, command, path)
@@ -140,10 +139,11 @@ def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
             except (RendezvousError, DistError) as error:
                 log.warning("attempt %d: the machines lost each other: %s", attempt + 1, error)
                 status = EXIT_STAGE_FAILED
-        reason = Path(verdict.name).read_text()
-    if reason:
-        _close_meeting(request)
-    return int(reason or status)
+        reason = verdict.status
+    if reason is None:
+        return status
+    _close_meeting(request)
+    return reason
 
 
 def _close_meeting(request: TrainRequest) -> None:
@@ -180,13 +180,10 @@ def _torchrun(options: Sequence[str], command: str, path: Path) -> int:
     return EXIT_DONE
 
 
-def _judged(status: int) -> int:
-    """A rank that failed for a reason leaves its status for its agent and ends it: the ranks need no new start."""
-    name = os.environ.get(VERDICT_VARIABLE, "")
-    if name and RANK_VARIABLE in os.environ:
-        Path(name).write_text(str(status))
+def _need_no_new_start() -> None:
+    """As a rank that failed for a reason: end the agent where it would start the ranks again."""
+    if int(os.environ.get(RESTARTS_VARIABLE, "0")):
         os.kill(os.getppid(), signal.SIGTERM)
-    return status
 
 
 def _level() -> int:

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reca_core.contracts.errors import BadInput, RecaError
 from reca_core.contracts.requests import TrainingPlan
+from reca_core.contracts.verdict import REASONED, leave_verdict
 from reca_core.device import choose_device
 from reca_core.training.step import TrainingStep
 
@@ -61,6 +62,9 @@ def joined(device_choice: str) -> Iterator[Layout]:
     dist.init_process_group(backend, timeout=timedelta(minutes=WAIT_MINUTES))
     try:
         yield Layout(dist.get_rank(), world, device)
+    except REASONED as error:
+        leave_verdict(error)  # now: closing connections that a peer has closed may abort this process
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -67,10 +67,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def torchrun(asked: TrainRequest) -> subprocess.CompletedProcess[str]:
+def torchrun(asked: TrainRequest, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "reca_core.launch", "train", str(write_request(asked))],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -236,6 +236,27 @@ def test_the_status_of_a_rank_is_the_status_of_the_run(tmp_path: Path) -> None:
     finished = torchrun(asked)
     assert finished.returncode == 2
     assert "every loss term has weight 0" in finished.stderr
+
+
+ABORTING = """
+import atexit, os, time
+if os.environ.get("RANK") == "1":
+    import torch.distributed
+    torch.distributed.destroy_process_group = os.abort
+elif os.environ.get("RANK") == "0":
+    atexit.register(time.sleep, 5)
+"""
+"""Imported by every Python that starts with it on its path: rank 1 dies as it leaves the others, and is seen first."""
+
+
+def test_a_rank_that_is_aborted_while_it_leaves_hides_no_reason(tmp_path: Path) -> None:
+    """gloo does that to a rank whose peer was faster."""
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "sitecustomize.py").write_text(ABORTING)
+    asked = request(tmp_path, processes=2, losses=LossTerms(reconstruction=0, image_to_text=0, text=0))
+    finished = torchrun(asked, PYTHONPATH=str(tmp_path / "early"))
+    assert "rank 1 ended with status -6" in finished.stderr
+    assert finished.returncode == 2
 
 
 def test_fewer_pictures_than_processes_are_refused(tmp_path: Path) -> None:
