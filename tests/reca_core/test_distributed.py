@@ -22,7 +22,7 @@ from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.models.janus.adapter import Janus
-from reca_core.training import setup
+from reca_core.training import checkpoint_shards, setup
 from reca_core.training.blocks import repeated_blocks
 from reca_core.training.distributed import Layout, shard_group
 from reca_core.training.guards import NotFinite
@@ -30,6 +30,8 @@ from tests.reca_core.children import WAIT_SECONDS, die_at, launch, start
 from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, weights, write_request
 
 DIGITS = 1e-5
+FEW_BYTES = 64 * 1024
+"""Of a file, so that each rank of a tiny model's training writes several."""
 EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
 SETTINGS = {"steps": 5, "images_per_step": 7, "checkpoint_every_steps": 2, "preview_every_steps": 2}
 
@@ -39,10 +41,10 @@ def train_on_two(*asked: TrainRequest) -> None:
     train_on(2, *asked)
 
 
-def train_on(world: int, *asked: TrainRequest) -> None:
-    """The same for any number of ranks."""
+def train_on(world: int, *asked: TrainRequest, file_bytes: int = checkpoint_shards.FILE_BYTES) -> None:
+    """The same for any number of ranks, and with smaller files for their parts of a checkpoint."""
     jobs = [(write_request(one), free_port()) for one in asked]
-    ranks = [start(launch_rank, jobs, rank, world) for rank in range(world)]
+    ranks = [start(launch_rank, jobs, rank, world, file_bytes) for rank in range(world)]
     for rank in ranks:
         rank.join(WAIT_SECONDS * world * len(asked))
         rank.kill()  # one that hangs must not outlive the test; one that has ended does not mind
@@ -50,7 +52,10 @@ def train_on(world: int, *asked: TrainRequest) -> None:
     assert [rank.exitcode for rank in ranks] == [0] * world
 
 
-def launch_rank(jobs: list[tuple[Path, int]], rank: int, world: int) -> None:
+def launch_rank(
+    jobs: list[tuple[Path, int]], rank: int, world: int, file_bytes: int = checkpoint_shards.FILE_BYTES
+) -> None:
+    checkpoint_shards.FILE_BYTES = file_bytes
     for path, port in jobs:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in place.items()})
@@ -133,10 +138,11 @@ def test_checkpoints_in_parts_are_resumed_by_any_number_of_processes(tmp_path: P
     alone = request(tmp_path, "alone", ALONE, **SETTINGS)
     train(alone)
     layout = {"processes": 4, "sharding": "hybrid", "shard_group": 2}
-    train_on(4, request(tmp_path, "hybrid", ALONE, **SETTINGS, **layout))
+    train_on(4, request(tmp_path, "hybrid", ALONE, **SETTINGS, **layout), file_bytes=FEW_BYTES)
     assert_same_training(tmp_path / "alone", tmp_path / "hybrid")
     parts = sorted(path.name for path in (tmp_path / "hybrid/checkpoints/step-00000004/shards").iterdir())
-    assert len(parts) >= 2, "at least the two ranks of a group write"
+    assert len({name.split("-")[1] for name in parts}) >= 2, "at least the two ranks of a group write"
+    assert len(parts) >= 8, "and each of them several files"
     train(resumed(tmp_path, "one"))
     train_on(3, resumed(tmp_path, "three", processes=3, sharding="shard"))
     for run in ("one", "three"):
@@ -220,6 +226,15 @@ def test_both_ranks_go_without_the_captions_whose_pictures_are_missing(tmp_path:
     done = json.loads((tmp_path / "2" / "DONE.json").read_text())
     assert done["left_out_captions"] == alone.left_out_captions == len(rows) - 8
     assert done["last_losses"]["train/loss"] == pytest.approx(alone.last_losses["train/loss"], rel=DIGITS)
+
+
+def test_files_hold_so_many_bytes_and_a_tensor_that_has_more_has_one_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint_shards, "FILE_BYTES", 10)
+    sizes = {"a": 8, "b": 12, "c": 2, "huge": 90, "d": 7, "e": 13}  # of two ranks: 4, 6, 1, 45, 4, 7
+    assert checkpoint_shards.files_of(sizes, 2) == {"a": 1, "b": 1, "c": 2, "huge": 3, "d": 4, "e": 5}
+    assert set(checkpoint_shards.files_of(sizes, 20).values()) == {1}
 
 
 def test_processes_that_do_not_divide_into_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
