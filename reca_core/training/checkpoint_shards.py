@@ -4,7 +4,8 @@ torch's distributed checkpoints in their safetensors form: ``shards/shard-RRRRR-
 rank R with their offsets, and any number of processes, one included, can read the pieces that it needs. The copy to the
 host's memory is made before ``start`` returns; the rest happens in threads, over a process group of their own, so that
 collectives of the training and of the writing never mix. torch puts a file together in memory, twice, before it writes
-it, so a rank writes files of ``FILE_BYTES`` instead of one: the state is then held once and a little, not three times.
+it, so a rank writes files of ``checkpoint_folder.FILE_BYTES`` instead of one: the state is then held once and a little,
+not three times.
 
 Apart from ``checkpoint`` because importing it takes half a second, which trainings without it need not pay.
 """
@@ -36,10 +37,6 @@ from reca_core.training.distributed import Layout, gather, shared
 
 WEIGHT, MOMENT, AVERAGE = "weight/", "moment/", "average/"
 """First part of a tensor's name in the files."""
-FILE_BYTES = 256 * 1024**2
-"""At most so much of a rank's state goes into one file, unless one tensor has more."""
-BUFFERS = 2
-"""How often torch has a file in memory while it writes it."""
 
 
 def files_of(sizes: Mapping[str, int], world: int) -> dict[str, int]:
@@ -53,7 +50,7 @@ def files_of(sizes: Mapping[str, int], world: int) -> dict[str, int]:
     number, filled = 1, 0
     for name, size in sizes.items():
         part = -(-size // world)
-        if filled and filled + part > FILE_BYTES:
+        if filled and filled + part > checkpoint_folder.FILE_BYTES:
             number, filled = number + 1, 0
         files[name] = number
         filled += part

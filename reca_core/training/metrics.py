@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,16 @@ class MetricsLog:
         self._flushed = time.monotonic()
 
 
-def keep_steps(path: Path, done_steps: int) -> list[dict[str, Any]]:
-    """Cut rows of later steps from a JSON-lines file, atomically; return the others. Raises DamagedFile."""
+def keep_steps(path: Path, done_steps: int, numbers: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Cut rows of later steps from a JSON-lines file, atomically; return the others.
+
+    Raises DamagedFile where a row has no step, or no number under one of ``numbers``.
+    """
     rows = list(read_jsonl(path))
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not isinstance(row.get(STEP), int):
+        if missing := _missing(row, numbers):
             raise DamagedFile(
-                f"row {number}: no whole number under {STEP!r} ({json.dumps(row)[:SHOWN]})",
+                f"row {number}: no {missing} ({json.dumps(row)[:SHOWN]})",
                 field=str(path),
                 remedy="check the disk; mend the row, or move the file away: its curve then begins at the resumed step",
             )
@@ -60,6 +63,12 @@ def keep_steps(path: Path, done_steps: int) -> list[dict[str, Any]]:
     if len(kept) < len(rows):
         atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in kept))
     return kept
+
+
+def _missing(row: Any, numbers: Sequence[str]) -> str:
+    if not isinstance(row, dict) or not isinstance(row.get(STEP), int):
+        return f"whole number under {STEP!r}"
+    return next((f"number under {name!r}" for name in numbers if not isinstance(row.get(name), int | float)), "")
 
 
 def loss_key(term: str) -> str:

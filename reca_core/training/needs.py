@@ -7,10 +7,13 @@
 - Optimizer state, moving average and checkpoints follow from what is trained: AdamW keeps two float32 numbers for each.
 - Several ranks: replicas hold everything, and DDP its buckets, as large as the gradients. FSDP2 divides weights,
   gradients, state and average by the ranks of a copy; what it gathers is a formula: everything outside the repeated
-  layers, three of the largest layer (one in use, one arriving, one buffer), and the gradients of the same.
+  layers, three of the largest layer (one in use, one arriving, one buffer), and the gradients of the same. For previews
+  every rank has the whole weights beside its part of everything. Ranks that write a part of a checkpoint each hold a
+  file of it twice more while they write it.
 
-Not counted: memory inside one operation (workspaces of convolutions), the allocator's own slack, previews, compiled
-kernels. On a GPU the same pass stands for it; attention kernels there may keep other intermediates.
+Not counted: memory inside one operation (workspaces of convolutions), the allocator's own slack, what previews need
+beside weights, compiled kernels. On a GPU the same pass stands for it; attention kernels there may keep other
+intermediates.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from reca_core.models.unified import Images, ReusesFeatures, UnifiedModel
 from reca_core.training import lora
 from reca_core.training.batch import Batch, BatchBuilder, needs_captions
 from reca_core.training.blocks import prepare_blocks, repeated_blocks
+from reca_core.training.checkpoint_folder import FILE_BYTES, FILE_COPIES
 from reca_core.training.distributed import Layout, shard_group
 from reca_core.training.feature_choice import frozen_of, obstacle_of
 from reca_core.training.longest import LongestTexts
@@ -69,6 +73,7 @@ WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, ACTIVATIONS = (
 )
 GATHERED, BUCKETS, BATCHES = "gathered layers", "gradient buckets", "batches made ahead"
 LOADING, STEP, SAVING, END = "loading", "a step", "a step while a checkpoint is written", "the end"
+DRAWING = "previews"
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Held:
     """All that is outside of the repeated layers."""
     merged: int
     """Weights that LoRA adds to, which the end puts together."""
+    largest: int
+    """The largest trained tensor."""
 
 
 @dataclass(frozen=True)
@@ -172,14 +179,16 @@ def _held(network: nn.Module, stored: dict[torch.dtype, int], targets: Sequence[
     parameters, layers = dict(network.named_parameters()), repeated_blocks(network)
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     chosen = set(targets)
+    trained = trainable(network).values()
     return Held(
         weights=sum(tensor.nbytes for tensor in (*parameters.values(), *network.buffers())),
         narrowed=narrowed,
-        trained=sum(parameter.nbytes for parameter in trainable(network).values()),
+        trained=sum(parameter.nbytes for parameter in trained),
         converted=sum(size for kind, size in stored.items() if kind != torch.float32),
         layer=max((sum(parameter.nbytes for parameter in layer.parameters()) for layer in layers), default=0),
         outside=sum(parameter.nbytes for parameter in parameters.values() if id(parameter) not in inside),
         merged=sum(parameter.nbytes for name, parameter in parameters.items() if lora.plain(name) in chosen),
+        largest=max((parameter.nbytes for parameter in trained), default=0),
     )
 
 
@@ -279,12 +288,13 @@ def _need(
     fed = _fed(request, plan, found, split, pictures)
     on_cpu = device == "cpu"
     host = _host(plan, held, saved, sum(process.values()), on_cpu, fed)
-    loaded = held.weights + held.narrowed
+    loaded, share = held.weights + held.narrowed, _ranks_of_a_copy(plan)
+    drawing = _between_steps(plan, held, saved, share) + held.weights if share > 1 else 0
     return Need(
         changed=changed,
         images_per_pass=pictures,
         process=process,
-        device_peak=0 if on_cpu else max(sum(process.values()), loaded),
+        device_peak=0 if on_cpu else max(sum(process.values()), loaded, drawing),
         host=host,
         host_peak=max(host.values()),
         checkpoint=saved,
@@ -296,11 +306,11 @@ def _need(
 
 def _process(plan: TrainingPlan, held: Held, found: Pass, split: Split) -> dict[str, int]:
     """Parts of one rank at the peak of a step; those that are nothing are left out."""
-    world, share = plan.processes * plan.nodes, _ranks_of_a_copy(plan)
+    share = _ranks_of_a_copy(plan)
     average = held.trained if plan.ema_decay else 0
     activations = found.activations
-    if share == 1 and split.passes == 1:  # gradients grow while activations go: less than the sum of both
-        activations = max(found.peak - held.trained, 0)
+    if split.passes == 1:
+        activations = _beside_gradients(found, held.trained, share)
     whole = held.outside + GATHERED_LAYERS * held.layer
     parts = {
         WEIGHTS: held.weights // share,
@@ -309,9 +319,19 @@ def _process(plan: TrainingPlan, held: Held, found: Pass, split: Split) -> dict[
         AVERAGE: average // share,
         ACTIVATIONS: activations,
         GATHERED: (whole + min(whole, held.trained)) if share > 1 else 0,
-        BUCKETS: held.trained if world > 1 and share == 1 else 0,
+        BUCKETS: _buckets(plan, held, share),
     }
     return {name: size for name, size in parts.items() if size}
+
+
+def _beside_gradients(found: Pass, trained: int, share: int) -> int:
+    """Activations of the only pass of a step, so counted that with all of the rank's gradients they are the peak.
+
+    Gradients g grow while activations a go, so the peak of a + g is less than that of a and of g together. A rank keeps
+    g / share, and a + g / share is (1 - 1 / share) parts of a, and 1 / share parts of a + g, whose peaks are known.
+    """
+    alone = found.activations - found.activations // share
+    return max(alone + (found.peak - trained) // share, 0)
 
 
 def _ranks_of_a_copy(plan: TrainingPlan) -> int:
@@ -332,20 +352,39 @@ def _fed(request: EstimateRequest, plan: TrainingPlan, found: Pass, split: Split
 
 
 def _host(plan: TrainingPlan, held: Held, saved: int, peak: int, on_cpu: bool, fed: int) -> dict[str, int]:
-    """Moment -> bytes of all processes of one machine. Rank 0 copies and writes a whole checkpoint for all."""
+    """Moment -> bytes of all processes of one machine."""
     ranks, share = plan.processes, _ranks_of_a_copy(plan)
-    in_parts = share > 1 and plan.checkpoint_format != "whole"
-    copied = saved * ranks // share if in_parts else saved
-    resident = (held.weights + saved - held.trained) // share * ranks if on_cpu else 0
+    resident = _between_steps(plan, held, saved, share) * ranks if on_cpu else 0
     loaded, divided = held.weights + held.narrowed, share > 1 or held.narrowed
     together = loaded + held.merged if plan.lora_rank else loaded + held.trained if divided else 0
     stepping = peak * ranks * on_cpu + fed * ranks
+    writing = _writing(plan, held, saved, share)
     moments = {
         LOADING: (loaded + held.converted) * ranks,
         STEP: stepping,
-        SAVING: stepping + copied if plan.checkpoint_every_steps < plan.steps else 0,
-        END: resident + copied + fed * ranks + (together if on_cpu else max(together, loaded)),
+        DRAWING: resident + (held.weights + fed) * ranks if on_cpu and share > 1 else 0,
+        SAVING: stepping + writing if plan.checkpoint_every_steps < plan.steps else 0,
+        END: resident + writing + fed * ranks + (together if on_cpu else max(together, loaded)),
     }
     if not plan.checkpoint_in_background:
-        moments[SAVING] = resident + copied + fed * ranks
+        moments[SAVING] = resident + writing + fed * ranks
     return {name: size for name, size in moments.items() if size}
+
+
+def _between_steps(plan: TrainingPlan, held: Held, saved: int, share: int) -> int:
+    """Of one rank: weights, the state that a checkpoint has beside the trained ones, and DDP's buckets."""
+    return (held.weights + saved - held.trained) // share + _buckets(plan, held, share)
+
+
+def _buckets(plan: TrainingPlan, held: Held, share: int) -> int:
+    return held.trained if plan.processes * plan.nodes > 1 and share == 1 else 0
+
+
+def _writing(plan: TrainingPlan, held: Held, saved: int, share: int) -> int:
+    """A checkpoint's copies on one machine: rank 0's of everything, or every rank's and the file that it writes."""
+    world = plan.processes * plan.nodes
+    in_parts = plan.checkpoint_format == "shards" or (plan.checkpoint_format == "auto" and share > 1)
+    if world == 1 or not in_parts:
+        return saved
+    file = min(saved // world, max(FILE_BYTES, held.largest // share))
+    return (saved // share + FILE_COPIES * file) * plan.processes

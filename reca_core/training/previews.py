@@ -71,9 +71,9 @@ class Previews:
         self.prompts = list(prompts[:PICTURES]) if plan.stage not in AUTOENCODER_STAGES else []
         self.settings = SamplingSettings(images_per_batch=PICTURES)
         if writes:
-            for name in (INDEX, COLOURS):
-                # An attempt without a checkpoint looks at the base model again: nothing of the last one is kept.
-                keep_steps(run.previews / name, done_steps or NOTHING_DONE)
+            # An attempt without a checkpoint looks at the base model again: nothing of the last one is kept.
+            keep_steps(run.previews / INDEX, done_steps or NOTHING_DONE)
+            keep_steps(run.previews / COLOURS, done_steps or NOTHING_DONE, (CAST_A, CAST_B))
 
     @torch.no_grad()
     def make(self, step: int) -> None:

@@ -58,9 +58,9 @@ class Measured:
 # ---- the child -------------------------------------------------------------------------------------------------
 
 
-def resident(field: str) -> int:
-    """``VmRSS`` or ``VmHWM`` of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+def resident(field: str, process: int | str = "self") -> int:
+    """``VmRSS`` or ``VmHWM`` of a process, in bytes. Raises StopIteration for one that has ended."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 

@@ -22,7 +22,7 @@ from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.files import read_jsonl
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.models.janus.adapter import Janus
-from reca_core.training import checkpoint_shards, setup
+from reca_core.training import checkpoint_folder, checkpoint_shards, setup
 from reca_core.training.blocks import repeated_blocks
 from reca_core.training.distributed import Layout, shard_group
 from reca_core.training.guards import NotFinite
@@ -41,7 +41,7 @@ def train_on_two(*asked: TrainRequest) -> None:
     train_on(2, *asked)
 
 
-def train_on(world: int, *asked: TrainRequest, file_bytes: int = checkpoint_shards.FILE_BYTES) -> None:
+def train_on(world: int, *asked: TrainRequest, file_bytes: int = checkpoint_folder.FILE_BYTES) -> None:
     """The same for any number of ranks, and with smaller files for their parts of a checkpoint."""
     jobs = [(write_request(one), free_port()) for one in asked]
     ranks = [start(launch_rank, jobs, rank, world, file_bytes) for rank in range(world)]
@@ -53,9 +53,9 @@ def train_on(world: int, *asked: TrainRequest, file_bytes: int = checkpoint_shar
 
 
 def launch_rank(
-    jobs: list[tuple[Path, int]], rank: int, world: int, file_bytes: int = checkpoint_shards.FILE_BYTES
+    jobs: list[tuple[Path, int]], rank: int, world: int, file_bytes: int = checkpoint_folder.FILE_BYTES
 ) -> None:
-    checkpoint_shards.FILE_BYTES = file_bytes
+    checkpoint_folder.FILE_BYTES = file_bytes
     for path, port in jobs:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in place.items()})
@@ -231,7 +231,7 @@ def test_both_ranks_go_without_the_captions_whose_pictures_are_missing(tmp_path:
 def test_files_hold_so_many_bytes_and_a_tensor_that_has_more_has_one_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checkpoint_shards, "FILE_BYTES", 10)
+    monkeypatch.setattr(checkpoint_folder, "FILE_BYTES", 10)
     sizes = {"a": 8, "b": 12, "c": 2, "huge": 90, "d": 7, "e": 13}  # of two ranks: 4, 6, 1, 45, 4, 7
     assert checkpoint_shards.files_of(sizes, 2) == {"a": 1, "b": 1, "c": 2, "huge": 3, "d": 4, "e": 5}
     assert set(checkpoint_shards.files_of(sizes, 20).values()) == {1}

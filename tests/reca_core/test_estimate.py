@@ -20,6 +20,10 @@ from reca_core.training import estimate as estimating
 from reca_core.training.feature_choice import frozen_of
 from reca_core.training.needs import (
     ACTIVATIONS,
+    BUCKETS,
+    DRAWING,
+    END,
+    GATHERED,
     GRADIENTS,
     OPTIMIZER,
     SAVING,
@@ -27,6 +31,8 @@ from reca_core.training.needs import (
     WEIGHTS,
     Measured,
     OnePicture,
+    Pass,
+    _beside_gradients,
     measure,
 )
 from reca_core.training.optimizer import set_trainable, trainable
@@ -38,6 +44,7 @@ TOLERANCE = 0.15
 """How far the estimate may be from the measured peak, either way."""
 SIZE = 200 * MIB
 FLOAT = 4
+ALONE = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
 
 
 def asked(directory: Path, family: str, losses: LossTerms = LossTerms(), **settings: Any) -> EstimateRequest:
@@ -61,8 +68,7 @@ def asked(directory: Path, family: str, losses: LossTerms = LossTerms(), **setti
 
 def need(directory: Path, family: str = "janus", **settings: Any) -> Measured:
     """With the reconstruction term alone."""
-    alone = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
-    return measure(asked(directory, family, alone, **settings), "cpu")
+    return measure(asked(directory, family, ALONE, **settings), "cpu")
 
 
 def test_the_estimate_is_close_to_the_measured_peak(tmp_path: Path) -> None:
@@ -103,6 +109,47 @@ def test_settings_change_what_they_are_there_to_change(tmp_path: Path) -> None:
     assert halves.process[OPTIMIZER] * 2 == plain.process[OPTIMIZER]
     replicas = need(tmp_path, processes=2).need
     assert sum(replicas.process.values()) > sum(plain.process.values()) - plain.process[ACTIVATIONS]
+
+
+def test_a_rank_of_a_sharded_copy_holds_its_part_and_for_previews_everything(tmp_path: Path) -> None:
+    plain, halves = need(tmp_path), need(tmp_path, processes=2, sharding="shard")
+    whole, part = plain.need.process, halves.need.process
+    assert GATHERED in part
+    fed = halves.need.host[STEP] - 2 * sum(part.values())
+    assert halves.need.host[DRAWING] == 2 * (part[WEIGHTS] + whole[WEIGHTS] + part[OPTIMIZER]) + fed
+    on_gpu = measure(asked(tmp_path, "janus", ALONE, processes=2, sharding="shard"), "cuda").need
+    assert on_gpu.device_peak >= part[WEIGHTS] + whole[WEIGHTS] + part[OPTIMIZER]
+    assert DRAWING not in on_gpu.host
+
+
+def test_gradients_that_are_divided_count_as_parts_beside_the_activations() -> None:
+    found = Pass(peak=130, activations=100, batch=0)
+    assert _beside_gradients(found, trained=40, share=1) == 90, "together they are the measured peak"
+    assert _beside_gradients(found, trained=40, share=2) == 95, "half of the one peak and half of the other"
+    assert _beside_gradients(found, trained=40, share=10) == 99
+
+
+def test_ranks_that_write_parts_hold_a_file_twice_more_and_rank_0_that_writes_all_does_not(tmp_path: Path) -> None:
+    plan = {"processes": 2, "checkpoint_every_steps": 2}
+    parts, whole, asked_for = (
+        need(tmp_path, **plan, **more).need
+        for more in (
+            {"sharding": "shard"},
+            {"sharding": "shard", "checkpoint_format": "whole"},
+            {"checkpoint_format": "shards"},
+        )
+    )
+    saved = parts.checkpoint
+    assert parts.host[SAVING] - parts.host[STEP] == saved + 2 * 2 * (saved // 2)
+    assert whole.host[SAVING] - whole.host[STEP] == saved
+    assert asked_for.host[SAVING] - asked_for.host[STEP] == 2 * saved + 2 * 2 * (saved // 2), "every rank copies all"
+
+
+def test_replicas_keep_their_buckets_until_the_end(tmp_path: Path) -> None:
+    two = need(tmp_path, processes=2).need
+    part, fed = two.process, two.host[STEP] - 2 * sum(two.process.values())
+    assert part[BUCKETS] == part[GRADIENTS]
+    assert two.host[END] == 2 * (part[WEIGHTS] + part[OPTIMIZER] + part[BUCKETS]) + two.checkpoint + fed
 
 
 def test_the_longest_texts_are_foreseen_because_a_run_has_its_peak_there(tmp_path: Path) -> None:
@@ -205,10 +252,9 @@ def test_nothing_free_is_known_and_refuses_while_unknown_does_not(tmp_path: Path
 def test_features_that_are_insisted_on_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Janus: of 12 pictures, 4 steps of 4."""
     features = tmp_path / "features"
-    alone = LossTerms(reconstruction=1, image_to_text=0, text_to_image=0, text=0)
 
     def wanted(**settings: Any) -> EstimateRequest:
-        request = asked(tmp_path, "janus", alone, **settings)
+        request = asked(tmp_path, "janus", ALONE, **settings)
         return request.model_copy(update={"feature_directory": str(features)})
 
     adapter = adapter_class("janus").load(tmp_path / "janus") if wanted().path else None

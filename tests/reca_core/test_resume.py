@@ -147,6 +147,16 @@ def test_a_damaged_row_of_the_log_is_named(tmp_path: Path, row: str, said: str) 
     assert (run.checkpoints / "step-00000003" / "DONE.json").exists()
 
 
+def test_a_damaged_row_of_the_previews_colours_is_named(tmp_path: Path) -> None:
+    asked = request(tmp_path, steps=6)
+    interrupt(asked, 3)
+    path = RunDirectory(Path(asked.run_directory)).previews / "colours.jsonl"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join(['{"step": 0, "preview/cast_a": "red"}', *rows[1:]]) + "\n")
+    with pytest.raises(DamagedFile, match=r"(?s)colours.jsonl: row 1: no number under 'preview/cast_a'.*mend the row"):
+        train(asked)
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     train(request(tmp_path, steps=6, checkpoint_every_steps=1, keep_checkpoints=3))
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
