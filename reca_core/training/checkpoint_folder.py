@@ -37,7 +37,7 @@ STEP_FOLDER, TEMPORARY_SUFFIX = re.compile(r"step-[0-9]{8}"), ".tmp"
 TENSORS = "*.safetensors"
 SPACE_MARGIN = 1.05
 """Free disk space asked for, relative to the tensors: headers, JSON and the file system's own blocks."""
-FILE_BYTES, FILE_COPIES = 256 * 1024**2, 2
+FILE_BYTES, FILE_COPIES = 128 * 1024**2, 2
 """Of a checkpoint in parts: at most so much of a rank's state is in one file, unless one tensor has more, because torch
 has the file so often in memory while it writes it."""
 SCORE = "score"
