@@ -364,7 +364,7 @@ def _host(plan: TrainingPlan, held: Held, saved: int, peak: int, on_cpu: bool, f
         STEP: stepping,
         DRAWING: resident + (held.weights + fed) * ranks if on_cpu and share > 1 else 0,
         SAVING: stepping + writing if plan.checkpoint_every_steps < plan.steps else 0,
-        END: resident + writing + fed * ranks + (together if on_cpu else max(together, loaded)),
+        END: resident + max(writing, together if on_cpu else max(together, loaded)) + fed * ranks,
     }
     if not plan.checkpoint_in_background:
         moments[SAVING] = resident + writing + fed * ranks

@@ -196,6 +196,7 @@ class Training:
             self._check_weights(idle)
             if self.done > self.resumed:
                 self._save()
+                self.checkpoints.wait()  # its copy and the model that is put together for the export need room each
             self._export()
         if self.layout.leads:
             write_json(self.run.done, self._result(idle).model_dump())
