@@ -43,16 +43,19 @@ def shard(step: TrainingStep, device: str, world: int, group: int) -> TrainingSt
 def whole_parameters(module: nn.Module) -> Iterator[None]:
     """Inside the block sub-modules of a sharded module may be called past its ``forward``, by all ranks together.
 
-    ``state_dict`` still gives shards there.
+    ``state_dict`` still gives shards there. Layers stay whole after their own ``forward`` too: drawing calls them for
+    every token, and each call would gather them again.
     """
     shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in shards:
+        part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
         yield
     finally:
         for part in shards:
             part.reshard()
+            part.set_reshard_after_forward(part is not module, recurse=False)  # as fully_shard has it
 
 
 def gathered(tensor: Tensor) -> Float[Tensor, "..."]:

@@ -16,7 +16,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.files import read_jsonl
@@ -26,6 +31,7 @@ from reca_core.training import checkpoint_folder, checkpoint_shards, setup
 from reca_core.training.blocks import repeated_blocks
 from reca_core.training.distributed import Layout, shard_group
 from reca_core.training.guards import NotFinite
+from reca_core.training.sharding import whole_parameters
 from tests.reca_core.children import WAIT_SECONDS, die_at, launch, start
 from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, train, weights, write_request
 
@@ -287,3 +293,20 @@ def test_the_layers_that_repeat_are_what_is_sharded(tmp_path: Path) -> None:
     assert "LlamaDecoderLayer" in kinds
     assert "JanusVisionEncoderLayer" in kinds
     assert "JanusVQVAEVectorQuantizer" not in kinds, "its codebook is read past its forward"
+
+
+def test_layers_stay_whole_inside_the_block_and_are_divided_again_by_every_pass_after_it() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        layers, mesh = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), init_device_mesh("cpu", (1,))
+        for module in (*layers, layers):
+            fully_shard(module, mesh=mesh)
+        layers(torch.ones(1, 4))
+        with whole_parameters(layers):
+            layers[0](torch.ones(1, 4))
+            assert not isinstance(layers[0].weight, DTensor), "the next token needs it again"
+        assert isinstance(layers[0].weight, DTensor)
+        layers(torch.ones(1, 4))
+        assert isinstance(layers[0].weight, DTensor), "a training pass keeps no layer that it has left"
+    finally:
+        dist.destroy_process_group()
