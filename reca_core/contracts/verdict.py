@@ -9,6 +9,7 @@ leaves the process group (``reca_core.training.distributed.joined``), and the ag
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from reca_core.contracts.errors import RecaError, StageFailed
+
+log = logging.getLogger(__name__)
 
 VERDICT_VARIABLE = "RECA_VERDICT_FILE"
 """Names the file, for the ranks of an agent."""
@@ -57,11 +60,18 @@ def explained(error: Exception) -> RecaError:
 
 
 def leave_verdict(error: Exception) -> bool:
-    """As a rank: leave the status of one of ``REASONED`` unless another rank was first. False where no agent asks."""
+    """As a rank: leave the status of one of ``REASONED`` unless another rank was first.
+
+    False where no agent asks, and where the file cannot be written, which must not hide the reason itself.
+    """
     name = os.environ.get(VERDICT_VARIABLE)
     if not name:
         return False
     path = Path(name)
-    if not path.stat().st_size:
-        path.write_text(str(explained(error).exit_code))
+    try:
+        if not path.stat().st_size:
+            path.write_text(str(explained(error).exit_code))
+    except OSError as fault:
+        log.warning("the agent is not told why this rank ends: %s", fault)
+        return False
     return True

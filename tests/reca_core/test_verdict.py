@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from safetensors import SafetensorError
 
 from reca_core.contracts.errors import BadInput, PrerequisiteMissing
-from reca_core.contracts.verdict import leave_verdict, verdict_file
+from reca_core.contracts.verdict import VERDICT_VARIABLE, leave_verdict, verdict_file
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,11 @@ def test_without_an_agent_nothing_is_left() -> None:
     with verdict_file():
         pass
     assert not leave_verdict(BadInput("no"))
+
+
+def test_a_file_that_cannot_be_written_hides_no_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(VERDICT_VARIABLE, str(tmp_path / "gone" / "verdict"))
+    assert not leave_verdict(BadInput("no"))
+    assert "not told why" in caplog.text
