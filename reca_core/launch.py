@@ -34,7 +34,7 @@ from reca_core.contracts.estimate import EstimateRequest
 from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.lifeline import PARENT_VARIABLE, die_with_parent
 from reca_core.contracts.requests import PrepareRequest, SampleRequest, TrainRequest
-from reca_core.contracts.verdict import REASONED, explained, leave_verdict, verdict_file
+from reca_core.contracts.verdict import REASONED, explained, leave_verdict, verdict, verdict_file
 
 COMMANDS: dict[str, tuple[type[Config], str]] = {
     "train": (TrainRequest, "reca_core.training.run"),
@@ -49,8 +49,8 @@ ARGUMENTS = 2
 LAUNCH_MODULE = "reca_core.launch"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """Set where the caller has not: threads of several processes fight for cores, and a log file is no terminal."""
-RANK_VARIABLE = "RANK"
-"""Set by torchrun for each of its ranks."""
+RANK_VARIABLE, LOCAL_RANK_VARIABLE = "RANK", "LOCAL_RANK"
+"""Set by torchrun for each of its ranks: its number among all, and on its machine."""
 LOCAL_ADDRESS = "127.0.0.1"
 LOOPBACK = frozenset({"localhost", LOCAL_ADDRESS, "::1"})
 OWN_STORE_VARIABLE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
@@ -73,12 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(given) != ARGUMENTS or given[0] not in COMMANDS:
         sys.stderr.write(f"usage: python -m {LAUNCH_MODULE} {{{'|'.join(COMMANDS)}}} REQUEST.json\n")
         return EXIT_BAD_INPUT
+    is_rank = RANK_VARIABLE in os.environ
+    reason = verdict() if is_rank else None
+    if reason is not None:  # the agent started the ranks again before it was told
+        if os.environ.get(LOCAL_RANK_VARIABLE) == "0":
+            _need_no_new_start()
+        return reason
     try:
         return _run(given[0], Path(given[1]))
     except REASONED as error:
         if not isinstance(error, RecaError):
             log.info("where it happened", exc_info=error)
-        if RANK_VARIABLE in os.environ and leave_verdict(error):
+        if is_rank and leave_verdict(error):
             _need_no_new_start()
         fault = explained(error)
         return _fail(str(fault), fault.exit_code)
@@ -92,9 +98,10 @@ def _run(command: str, path: Path) -> int:
             return _among_machines(command, path, request)
         if request.training.processes > 1:
             options = ["--standalone", f"--local-addr={LOCAL_ADDRESS}"]
-            with verdict_file() as verdict:
-                status = _torchrun([*options, f"--nproc-per-node={request.training.processes}"], command, path)
-                return status if verdict.status is None or status == EXIT_DONE else verdict.status
+            with verdict_file():
+                return _reason_or(
+                    _torchrun([*options, f"--nproc-per-node={request.training.processes}"], command, path)
+                )
     importlib.import_module(module).main(request)
     return EXIT_DONE
 
@@ -129,21 +136,29 @@ def _among_machines(command: str, path: Path, request: TrainRequest) -> int:
         *([f"--local-addr={LOCAL_ADDRESS}"] if host in LOOPBACK else []),
     ]
     os.environ[OWN_STORE_VARIABLE] = "1"
-    with verdict_file() as verdict:
+    with verdict_file():
         for attempt in range(plan.node_restarts + 1):
             try:
                 status = _torchrun(options, command, path)
                 break
             except RendezvousClosedError:
-                return _fail("another machine gave up; its lines say why", EXIT_STAGE_FAILED)
+                status = _fail("another machine gave up; its lines say why", EXIT_STAGE_FAILED)
+                break
             except (RendezvousError, DistError) as error:
                 log.warning("attempt %d: the machines lost each other: %s", attempt + 1, error)
                 status = EXIT_STAGE_FAILED
-        reason = verdict.status
-    if reason is None:
-        return status
-    _close_meeting(request)
-    return reason
+                if verdict() is not None:
+                    break
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a rank may ask an agent to end that has ended
+        if status != EXIT_DONE and verdict() is not None:
+            _close_meeting(request)
+        return _reason_or(status)
+
+
+def _reason_or(status: int) -> int:
+    """What a rank left as the reason of a failure, or what torchrun says."""
+    reason = verdict()
+    return status if status == EXIT_DONE or reason is None else reason
 
 
 def _close_meeting(request: TrainRequest) -> None:

@@ -3,7 +3,8 @@
 torchrun tells its agent which rank it *noticed* first, and that may be one that was only swept along: a rank whose
 peer has closed its connections can be aborted by gloo while it closes its own. So a rank leaves its status before it
 leaves the process group (``reca_core.training.distributed.joined``), and the agent takes that
-(``reca_core.launch``). A rank that is killed leaves nothing, and torchrun's word is taken.
+(``reca_core.launch``). A rank that is killed leaves nothing, and torchrun's word is taken. The file appears once, whole
+or not at all.
 """
 
 from __future__ import annotations
@@ -28,28 +29,22 @@ REASONED = (RecaError, OSError, SafetensorError)
 DISK_REMEDY = "look at the disk's free space and at who may write there, then run again: what was finished is kept"
 
 
-class VerdictFile:
-    """The agent's side of it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @property
-    def status(self) -> int | None:
-        """What a rank left, if one did."""
-        text = self._path.read_text()
-        return int(text) if text else None
-
-
 @contextlib.contextmanager
-def verdict_file() -> Iterator[VerdictFile]:
-    """A file for the ranks that are started inside the block."""
-    with tempfile.NamedTemporaryFile(prefix="reca-verdict-") as file:
-        os.environ[VERDICT_VARIABLE] = file.name
+def verdict_file() -> Iterator[None]:
+    """A place for the verdict of the ranks that are started inside the block."""
+    # A cleaner of temporary folders may come by in the weeks that a training takes.
+    with tempfile.TemporaryDirectory(prefix="reca-verdict-", ignore_cleanup_errors=True) as folder:
+        os.environ[VERDICT_VARIABLE] = str(Path(folder) / "status")
         try:
-            yield VerdictFile(Path(file.name))
+            yield
         finally:
             del os.environ[VERDICT_VARIABLE]
+
+
+def verdict() -> int | None:
+    """The status that a rank left, if one did: for the agent, and for ranks that it starts again all the same."""
+    left = _left()
+    return left[0] if left else None
 
 
 def explained(error: Exception) -> RecaError:
@@ -60,18 +55,33 @@ def explained(error: Exception) -> RecaError:
 
 
 def leave_verdict(error: Exception) -> bool:
-    """As a rank: leave the status of one of ``REASONED`` unless another rank was first.
+    """As a rank: leave the status of one of ``REASONED`` unless another rank was first; True if this one was.
 
-    False where no agent asks, and where the file cannot be written, which must not hide the reason itself.
+    False also where no agent asks, and where the file cannot be written, which must not hide the reason itself.
     """
-    name = os.environ.get(VERDICT_VARIABLE)
+    name, mine = os.environ.get(VERDICT_VARIABLE), os.getpid()
     if not name:
         return False
-    path = Path(name)
+    if _left() is None:
+        path = Path(name)
+        own = path.with_name(f"{path.name}.{mine}")
+        try:
+            own.write_text(f"{explained(error).exit_code} {mine}")
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(own)
+        except OSError as fault:
+            log.warning("the agent is not told why this rank ends: %s", fault)
+    left = _left()
+    return left is not None and left[1] == mine
+
+
+def _left() -> tuple[int, int] | None:
+    """Status and process of the verdict."""
+    name = os.environ.get(VERDICT_VARIABLE)
+    if not name:
+        return None
     try:
-        if not path.stat().st_size:
-            path.write_text(str(explained(error).exit_code))
-    except OSError as fault:
-        log.warning("the agent is not told why this rank ends: %s", fault)
-        return False
-    return True
+        status, process = Path(name).read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(status), int(process)

@@ -1,11 +1,11 @@
 """Checkpoints in parts: every process writes and reads its own, so that nobody holds the whole state.
 
 torch's distributed checkpoints in their safetensors form: ``shards/shard-RRRRR-model-*.safetensors`` have the pieces of
-rank R with their offsets, and any number of processes, one included, can read the pieces that it needs. The copy to the
-host's memory is made before ``start`` returns; the rest happens in threads, over a process group of their own, so that
-collectives of the training and of the writing never mix. torch puts a file together in memory, twice, before it writes
-it, so a rank writes files of ``checkpoint_folder.FILE_BYTES`` instead of one: the state is then held once and a little,
-not three times.
+rank R - 1 with their offsets, and any number of processes, one included, can read the pieces that it needs. The copy to
+the host's memory is made before ``start`` returns; the rest happens in threads, over a process group of their own, so
+that collectives of the training and of the writing never mix. torch puts a file together in memory, twice, before it
+writes it, so a rank writes files of ``checkpoint_folder.FILE_BYTES`` instead of one: the state is then held once and a
+little, not three times.
 
 Apart from ``checkpoint`` because importing it takes half a second, which trainings without it need not pay.
 """
@@ -44,7 +44,8 @@ def files_of(sizes: Mapping[str, int], world: int) -> dict[str, int]:
 
     Args:
         sizes: of the whole tensors, in bytes, in the order of writing.
-        world: ranks that a tensor is divided by, as evenly as its first dimension can be.
+        world: ranks that write, each about as much of everything. A single file may be fuller: replicas share out whole
+            tensors, and a first dimension need not divide evenly.
     """
     files: dict[str, int] = {}
     number, filled = 1, 0

@@ -48,9 +48,8 @@ from reca_core.models.unified import Images, ReusesFeatures, UnifiedModel
 from reca_core.training import lora
 from reca_core.training.batch import Batch, BatchBuilder, needs_captions
 from reca_core.training.blocks import prepare_blocks, repeated_blocks
-from reca_core.training.checkpoint_folder import FILE_BYTES, FILE_COPIES
-from reca_core.training.distributed import Layout, shard_group
 from reca_core.training.feature_choice import frozen_of, obstacle_of
+from reca_core.training.host_needs import Held, between_steps, buckets, host_needs, ranks_of_a_copy
 from reca_core.training.longest import LongestTexts
 from reca_core.training.narrow import narrow_frozen
 from reca_core.training.optimizer import set_trainable, trainable
@@ -72,28 +71,6 @@ WEIGHTS, GRADIENTS, OPTIMIZER, AVERAGE, ACTIVATIONS = (
     "activations",
 )
 GATHERED, BUCKETS, BATCHES = "gathered layers", "gradient buckets", "batches made ahead"
-LOADING, STEP, SAVING, END = "loading", "a step", "a step while a checkpoint is written", "the end"
-DRAWING = "previews"
-
-
-@dataclass(frozen=True)
-class Held:
-    """Bytes that follow from the network alone."""
-
-    weights: int
-    narrowed: int
-    """Bytes by which frozen weights have become less since they were loaded."""
-    trained: int
-    converted: int
-    """Of the checkpoint's files in another type than float32, which is read beside the weights."""
-    layer: int
-    """The largest repeated layer."""
-    outside: int
-    """All that is outside of the repeated layers."""
-    merged: int
-    """Weights that LoRA adds to, which the end puts together."""
-    largest: int
-    """The largest trained tensor."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +112,8 @@ def measure(request: EstimateRequest, device: str, changed: Changes | None = Non
     plan = request.training.model_copy(update=changed or {})
     stored: dict[torch.dtype, int] = {}
     adapter = variants.following(_of_shapes(request, stored), plan)
+    if decay := plan.ema_decay or variants.parity_average(adapter, plan):
+        plan = plan.model_copy(update={"ema_decay": decay})
     set_trainable(adapter.network, adapter.trainable_names(plan.stage))
     targets = lora.add(adapter.network, plan) if plan.lora_rank else []
     # Of a checkpoint in float32 only its values say whether bfloat16 holds them, and they are not read here.
@@ -287,9 +266,9 @@ def _need(
     saved = checkpoint_bytes(held.trained, plan)
     fed = _fed(request, plan, found, split, pictures)
     on_cpu = device == "cpu"
-    host = _host(plan, held, saved, sum(process.values()), on_cpu, fed)
-    loaded, share = held.weights + held.narrowed, _ranks_of_a_copy(plan)
-    drawing = _between_steps(plan, held, saved, share) + held.weights if share > 1 else 0
+    host = host_needs(plan, held, saved, sum(process.values()), on_cpu, fed)
+    loaded, share = held.weights + held.narrowed, ranks_of_a_copy(plan)
+    drawing = between_steps(plan, held, saved, share) + held.weights if share > 1 else 0
     return Need(
         changed=changed,
         images_per_pass=pictures,
@@ -306,7 +285,7 @@ def _need(
 
 def _process(plan: TrainingPlan, held: Held, found: Pass, split: Split) -> dict[str, int]:
     """Parts of one rank at the peak of a step; those that are nothing are left out."""
-    share = _ranks_of_a_copy(plan)
+    share = ranks_of_a_copy(plan)
     average = held.trained if plan.ema_decay else 0
     activations = found.activations
     if split.passes == 1:
@@ -319,7 +298,7 @@ def _process(plan: TrainingPlan, held: Held, found: Pass, split: Split) -> dict[
         AVERAGE: average // share,
         ACTIVATIONS: activations,
         GATHERED: (whole + min(whole, held.trained)) if share > 1 else 0,
-        BUCKETS: _buckets(plan, held, share),
+        BUCKETS: buckets(plan, held),
     }
     return {name: size for name, size in parts.items() if size}
 
@@ -334,57 +313,9 @@ def _beside_gradients(found: Pass, trained: int, share: int) -> int:
     return max(alone + (found.peak - trained) // share, 0)
 
 
-def _ranks_of_a_copy(plan: TrainingPlan) -> int:
-    world = plan.processes * plan.nodes
-    if world == 1 or plan.sharding == "replicate":
-        return 1
-    if plan.sharding == "hybrid" and not plan.shard_group:
-        return plan.processes
-    return shard_group(Layout(0, world, torch.device("cpu")), plan)
-
-
 def _fed(request: EstimateRequest, plan: TrainingPlan, found: Pass, split: Split, pictures: int) -> int:
     """Batches that threads make ahead, and all pictures where they are few enough to be kept."""
     ahead = (worker_count() + 1) * split.passes * found.batch
     seen = min(request.pictures or plan.steps * plan.images_per_step, plan.steps * plan.images_per_step)
     kept = seen * found.batch // pictures
     return ahead + (kept if kept <= CACHE_BYTES else 0)
-
-
-def _host(plan: TrainingPlan, held: Held, saved: int, peak: int, on_cpu: bool, fed: int) -> dict[str, int]:
-    """Moment -> bytes of all processes of one machine."""
-    ranks, share = plan.processes, _ranks_of_a_copy(plan)
-    resident = _between_steps(plan, held, saved, share) * ranks if on_cpu else 0
-    loaded, divided = held.weights + held.narrowed, share > 1 or held.narrowed
-    together = loaded + held.merged if plan.lora_rank else loaded + held.trained if divided else 0
-    stepping = peak * ranks * on_cpu + fed * ranks
-    writing = _writing(plan, held, saved, share)
-    moments = {
-        LOADING: (loaded + held.converted) * ranks,
-        STEP: stepping,
-        DRAWING: resident + (held.weights + fed) * ranks if on_cpu and share > 1 else 0,
-        SAVING: stepping + writing if plan.checkpoint_every_steps < plan.steps else 0,
-        END: resident + max(writing, together if on_cpu else max(together, loaded)) + fed * ranks,
-    }
-    if not plan.checkpoint_in_background:
-        moments[SAVING] = resident + writing + fed * ranks
-    return {name: size for name, size in moments.items() if size}
-
-
-def _between_steps(plan: TrainingPlan, held: Held, saved: int, share: int) -> int:
-    """Of one rank: weights, the state that a checkpoint has beside the trained ones, and DDP's buckets."""
-    return (held.weights + saved - held.trained) // share + _buckets(plan, held, share)
-
-
-def _buckets(plan: TrainingPlan, held: Held, share: int) -> int:
-    return held.trained if plan.processes * plan.nodes > 1 and share == 1 else 0
-
-
-def _writing(plan: TrainingPlan, held: Held, saved: int, share: int) -> int:
-    """A checkpoint's copies on one machine: rank 0's of everything, or every rank's and the file that it writes."""
-    world = plan.processes * plan.nodes
-    in_parts = plan.checkpoint_format == "shards" or (plan.checkpoint_format == "auto" and share > 1)
-    if world == 1 or not in_parts:
-        return saved
-    file = min(saved // world, max(FILE_BYTES, held.largest // share))
-    return (saved // share + FILE_COPIES * file) * plan.processes

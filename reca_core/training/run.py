@@ -259,6 +259,7 @@ class Training:
             self._save()
         if report.stop:
             self.checkpoints.wait()
+            wait_for_all(self.layout)  # rank 0 may write for all: none may leave, and end the others, before it is done
             raise Interrupted(
                 f"stopped on request after step {self.done} of {self.plan.steps}; the checkpoint is written",
                 field=str(self.run.path),

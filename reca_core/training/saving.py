@@ -103,8 +103,8 @@ class Checkpoints:
         facts: dict[str, Any],
     ) -> None:
         """Take the state of a step and begin to write it. Raises what the save before failed with."""
+        self.writer.wait()  # before the copy: two of them would be in memory
         if self._shards is not None:
-            self.writer.wait()
             self.writer.start(self._shards.start(step, parameters, optimizer, average, facts))
             return
         state = checkpoint.capture(step, parameters, optimizer, average, facts, self.layout.leads)

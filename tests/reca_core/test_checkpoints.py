@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import shutil
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,25 @@ def test_the_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monk
     train(asked, AtStep(3, next_step.set))
     assert in_time[0], "step 3 began while the checkpoint of step 2 was being written"
     assert checkpoint_folder.newest(tmp_path / "run" / "checkpoints", checkpoint_hash(tmp_path)).step == 3
+
+
+def test_no_copy_is_made_while_the_one_before_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them would be in memory."""
+    order: list[str] = []
+    honest = checkpoint.capture
+
+    def capture(step: int, *others: Any) -> TrainState:
+        order.append(f"copied {step}")
+        return honest(step, *others)
+
+    def slow(directory: Path, state: TrainState, keep: int) -> None:
+        time.sleep(0.3)
+        order.append(f"written {state.step}")
+
+    monkeypatch.setattr(checkpoint, "capture", capture)
+    monkeypatch.setattr(saving, "_save", slow)
+    train(request(tmp_path, "run", ALONE, steps=2, checkpoint_every_steps=1))
+    assert order == ["copied 1", "written 1", "copied 2", "written 2"]
 
 
 def checkpoint_hash(root: Path) -> str:

@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +27,10 @@ from torch.distributed.tensor import DTensor
 
 from reca_core.contracts.errors import BadInput, CheckpointRefused
 from reca_core.contracts.files import read_jsonl
+from reca_core.contracts.lifeline import Interrupted, StopRequest
 from reca_core.contracts.requests import LossTerms, TrainRequest
 from reca_core.models.janus.adapter import Janus
-from reca_core.training import checkpoint_folder, checkpoint_shards, setup
+from reca_core.training import checkpoint_folder, checkpoint_shards, saving, setup
 from reca_core.training.blocks import repeated_blocks
 from reca_core.training.distributed import Layout, shard_group
 from reca_core.training.guards import NotFinite
@@ -215,6 +218,32 @@ def test_both_ranks_stop_for_a_sample_of_one_of_them_and_name_it(tmp_path: Path,
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept[-1] == "step-00000001"
     assert not (tmp_path / "run" / "final").exists()
+
+
+def launch_stopped_rank(job: tuple[Path, int], rank: int) -> None:
+    """A rank that is asked to stop; rank 0 writes slowly. It notes whether the checkpoint is there as it leaves."""
+    honest = saving._save
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(3)
+        honest(*arguments)
+
+    saving._save, StopRequest.requested = slow, True
+    try:
+        launch_rank([job], rank, 2)
+    finally:
+        there = (job[0].parent / "checkpoints" / "step-00000001" / "DONE.json").exists()
+        job[0].with_name(f"left-by-{rank}").write_text(str(there))
+
+
+def test_no_rank_of_a_stopped_training_leaves_before_the_checkpoint_is_written(tmp_path: Path) -> None:
+    """The first to leave has the others ended where machines would start them again."""
+    job = write_request(request(tmp_path, "run", ALONE, **SETTINGS, processes=2)), free_port()
+    ranks = [start(launch_stopped_rank, job, rank) for rank in (0, 1)]
+    for rank in ranks:
+        rank.join(WAIT_SECONDS)
+    assert [rank.exitcode for rank in ranks] == [Interrupted.exit_code] * 2
+    assert [job[0].with_name(f"left-by-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
 
 
 def test_both_ranks_go_without_the_captions_whose_pictures_are_missing(tmp_path: Path) -> None:

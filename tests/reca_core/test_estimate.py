@@ -18,16 +18,14 @@ from reca_core.models.load import adapter_class
 from reca_core.models.unified import AnswersInText, DrawsFromText, ReusesFeatures
 from reca_core.training import estimate as estimating
 from reca_core.training.feature_choice import frozen_of
+from reca_core.training.host_needs import DRAWING, END, SAVING, STEP, Held, exporting
 from reca_core.training.needs import (
     ACTIVATIONS,
+    AVERAGE,
     BUCKETS,
-    DRAWING,
-    END,
     GATHERED,
     GRADIENTS,
     OPTIMIZER,
-    SAVING,
-    STEP,
     WEIGHTS,
     Measured,
     OnePicture,
@@ -141,8 +139,41 @@ def test_ranks_that_write_parts_hold_a_file_twice_more_and_rank_0_that_writes_al
     )
     saved = parts.checkpoint
     assert parts.host[SAVING] - parts.host[STEP] == saved + 2 * 2 * (saved // 2)
-    assert whole.host[SAVING] - whole.host[STEP] == saved
+    adapter = adapter_class("janus").load(tmp_path / "janus")
+    set_trainable(adapter.network, adapter.trainable_names("post"))
+    largest = max(parameter.nbytes for parameter in trainable(adapter.network).values())
+    assert whole.host[SAVING] - whole.host[STEP] == saved + 2 * largest, "both gather it, tensor by tensor"
     assert asked_for.host[SAVING] - asked_for.host[STEP] == 2 * saved + 2 * 2 * (saved // 2), "every rank copies all"
+
+
+SHARDED = {"processes": 2, "sharding": "shard"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "narrowed", "on_cpu", "expected"),
+    [
+        ({}, 0, True, 0),
+        ({}, 0, False, 100),
+        ({"ema_decay": 0.9}, 0, True, 40),
+        ({}, 7, True, 107 + 3),
+        ({}, 7, False, 107 + 3 + 40),
+        ({"lora_rank": 2}, 0, True, 100 + 3 + 11),
+        (SHARDED, 0, True, 100 + 3 + 40 + 2 * 9),
+        ({**SHARDED, "ema_decay": 0.9}, 0, True, 100 + 3 + 40 + 2 * 20 + 2 * 9),
+        ({**SHARDED, "ema_decay": 0.9}, 0, False, 100 + 3 + 40 + 2 * 9),
+    ],
+)
+def test_what_the_export_puts_together(settings: dict[str, Any], narrowed: int, on_cpu: bool, expected: int) -> None:
+    """100 bytes of weights of which 40 are trained, 3 in files of another type; LoRA adds to 11, a tensor has 9."""
+    held = Held(100, narrowed, trained=40, converted=3, layer=0, outside=0, merged=11, largest=9)
+    plan = TrainingPlan(steps=1, device="cpu", **settings)
+    assert exporting(plan, held, plan.processes, on_cpu) == expected
+
+
+def test_an_average_that_a_published_slip_asks_for_is_counted(tmp_path: Path) -> None:
+    correct, parity = (need(tmp_path, "bagel", upstream_parity=slip).need for slip in (False, True))
+    assert parity.checkpoint * 3 == correct.checkpoint * 4
+    assert AVERAGE in parity.process
 
 
 def test_replicas_keep_their_buckets_until_the_end(tmp_path: Path) -> None:
