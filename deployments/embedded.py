@@ -3,7 +3,7 @@
 Prefect would start such a server by itself, but leave it running when the run is killed with SIGKILL (its stop is an
 ``atexit`` hook). Ours asks the kernel to be killed with its parent. It starts while flows are being imported.
 
-    python -m deployments.embedded PORT    what ``EmbeddedServer`` runs
+    python -m deployments.embedded DESCRIPTOR    what ``EmbeddedServer`` runs, with the socket it inherits
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class EmbeddedServer:
 
     def __init__(self, prefect_home: Path) -> None:
         self.prefect_home = prefect_home
-        self.port = free_port()
+        self._socket = (
+            bound_socket()
+        )  # held until the server has it: a port that is only looked up may be taken meanwhile
+        self.port: int = self._socket.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
         self._migrating = FileLock(prefect_home / "migration.lock", thread_local=False)
 
@@ -59,14 +62,16 @@ class EmbeddedServer:
     def begin(self) -> None:
         """Start the process. Two runs on one home take turns: both would create the same tables."""
         self._migrating.acquire()
-        command = [sys.executable, "-m", "deployments.embedded", str(self.port)]
-        with self.log.open("ab") as log:
+        descriptor = self._socket.fileno()
+        command = [sys.executable, "-m", "deployments.embedded", str(descriptor)]
+        with self._socket, self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=child_environment(os.environ | SERVER_VARIABLES),
+                pass_fds=[descriptor],
                 process_group=0,  # Ctrl-C in the terminal is for the run, which then stops its server
             )
 
@@ -103,6 +108,7 @@ class EmbeddedServer:
     def stop(self) -> None:
         """End the server: politely, then not."""
         self._migrating.release(force=True)
+        self._socket.close()
         if self.process is None:
             return
         self.process.terminate()
@@ -119,22 +125,29 @@ def late_remedy(seconds: int) -> str:
     return f"on a busy machine give it more time: {START_VARIABLE}={2 * seconds}; else {ENDED_REMEDY}"
 
 
+def bound_socket() -> socket.socket:
+    """A socket with a port of this machine that is its own; nobody can connect before somebody listens."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    return bound
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with bound_socket() as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 def main(arguments: list[str]) -> None:
     """Serve until told to stop."""
-    (port,) = (int(argument) for argument in arguments)
+    (descriptor,) = (int(argument) for argument in arguments)
     die_with_parent()
     import uvicorn
     from prefect.server.api.server import create_app
 
-    uvicorn.Server(uvicorn.Config(create_app(), "127.0.0.1", port, log_level="error", lifespan="on")).run()
+    server = uvicorn.Server(uvicorn.Config(create_app(), log_level="error", lifespan="on"))
+    server.run(sockets=[socket.socket(fileno=descriptor)])
 
 
 if __name__ == "__main__":

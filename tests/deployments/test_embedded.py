@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +48,13 @@ def test_a_killed_run_takes_its_server_with_it(tmp_path: Path) -> None:
     while psutil.pid_exists(server) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not psutil.pid_exists(server)
+
+
+def test_nobody_can_take_the_port_before_the_server_has_it(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", server.port))
+    server.stop()
 
 
 def test_a_server_that_cannot_start_is_a_missing_prerequisite_with_its_last_lines(

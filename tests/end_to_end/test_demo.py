@@ -290,15 +290,16 @@ def test_a_fresh_repetition_reuses_nothing_and_comes_out_the_same(place: Place, 
 def test_a_run_that_is_ended_leaves_no_process(place: Place, first: Run, number: signal.Signals) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell hands down to its background jobs
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        place.command("demo", steps=100_000 + number),
-        cwd=place.here,
-        env=place.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    known = set((place.home / "runs").iterdir())
-    wait_until(lambda: any((run / "metrics.jsonl").exists() for run in set((place.home / "runs").iterdir()) - known))
+    known, said = set((place.home / "runs").iterdir()), place.here / f"ended-by-{number}"
+    with said.open("w") as file:
+        command = place.command("demo", steps=100_000 + number)
+        process = subprocess.Popen(command, cwd=place.here, env=place.environment, stdout=file, stderr=file)
+
+    def under_way() -> bool:
+        assert process.poll() is None, said.read_text()
+        return any((run / "metrics.jsonl").exists() for run in set((place.home / "runs").iterdir()) - known)
+
+    wait_until(under_way, said=said)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
     process.send_signal(number)
@@ -311,8 +312,8 @@ def alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def wait_until(condition: Any, seconds: float = LIMIT_SECONDS) -> None:
+def wait_until(condition: Any, seconds: float = LIMIT_SECONDS, said: Path | None = None) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, said.read_text() if said else "too late"
         time.sleep(0.1)
