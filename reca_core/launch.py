@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -84,10 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except REASONED as error:
         if not isinstance(error, RecaError):
             log.info("where it happened", exc_info=error)
+        fault = explained(error)
+        log.error("%s", fault)
         if is_rank and leave_verdict(error):
             _need_no_new_start()
-        fault = explained(error)
-        return _fail(str(fault), fault.exit_code)
+        return fault.exit_code
 
 
 def _run(command: str, path: Path) -> int:
@@ -211,5 +213,14 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _end(status: int) -> NoReturn:
+    """Leave; a rank that failed without what runs at an interpreter's end, where gloo may abort it."""
+    if status != EXIT_DONE and RANK_VARIABLE in os.environ:
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

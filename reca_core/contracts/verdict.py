@@ -1,10 +1,9 @@
 """Why a training of several ranks ended: the first rank that failed for a reason leaves its exit status in a file.
 
-torchrun tells its agent which rank it *noticed* first, and that may be one that was only swept along: a rank whose
-peer has closed its connections can be aborted by gloo while it closes its own. So a rank leaves its status before it
-leaves the process group (``reca_core.training.distributed.joined``), and the agent takes that
-(``reca_core.launch``). A rank that is killed leaves nothing, and torchrun's word is taken. The file appears once, whole
-or not at all.
+torchrun tells its agent which rank it *noticed* first, and that may be one that was only swept along: gloo can abort a
+rank that closes connections which a peer has closed. So a rank says its reason, leaves its status, and only then ends;
+the agent takes that (``reca_core.launch``). A rank that is killed leaves nothing, and torchrun's word is taken. The
+file appears once, whole or not at all.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reca_core.contracts.errors import BadInput, RecaError
 from reca_core.contracts.requests import TrainingPlan
-from reca_core.contracts.verdict import REASONED, leave_verdict
 from reca_core.device import choose_device
 from reca_core.training.step import TrainingStep
 
@@ -50,7 +49,11 @@ class Layout:
 
 @contextlib.contextmanager
 def joined(device_choice: str) -> Iterator[Layout]:
-    """Join the process group that torchrun's environment describes, or be the only process; leave it afterwards."""
+    """Join the process group that torchrun's environment describes, or be the only process; leave it afterwards.
+
+    Not after a failure: gloo may abort a process that closes connections which a peer has closed, before it has said
+    why it fails. Its end closes them as well (``reca_core.launch``).
+    """
     device = choose_device(device_choice)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if device.type == "cuda":
@@ -60,13 +63,8 @@ def joined(device_choice: str) -> Iterator[Layout]:
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=WAIT_MINUTES))
-    try:
-        yield Layout(dist.get_rank(), world, device)
-    except REASONED as error:
-        leave_verdict(error)  # now: closing connections that a peer has closed may abort this process
-        raise
-    finally:
-        dist.destroy_process_group()
+    yield Layout(dist.get_rank(), world, device)
+    dist.destroy_process_group()
 
 
 def wrap(step: TrainingStep, layout: Layout, plan: TrainingPlan) -> nn.Module:
