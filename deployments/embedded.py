@@ -42,9 +42,8 @@ class EmbeddedServer:
 
     def __init__(self, prefect_home: Path) -> None:
         self.prefect_home = prefect_home
-        self._socket = (
-            bound_socket()
-        )  # held until the server has it: a port that is only looked up may be taken meanwhile
+        # Held until the server has it: a port that was only found free may be taken meanwhile.
+        self._socket = bound_socket()
         self.port: int = self._socket.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
         self._migrating = FileLock(prefect_home / "migration.lock", thread_local=False)
