@@ -7,7 +7,7 @@ term alone; questions see what they saw. The tiny Janus and Show-o have one embe
 order. ``pooled``: every square of 2x2 patches says its mean four times, so that a condition has a quarter of its
 vectors. ``averaged``: all say the mean of the picture. ``shuffled``: they come in an order drawn anew for each picture,
 so that nothing but their content says what is where. The trained model lies in DIRECTORY/final; ``reca evaluate
---model`` measures it. The figures stand in docs/tiny_families.md.
+--model`` measures it. What ``pooled`` gave on Show-o stands in docs/tiny_families.md; the others were not measured.
 """
 
 from __future__ import annotations
