@@ -90,7 +90,8 @@ class PrepareRequest(Config):
 
 
 class LossTerms(Config):
-    """Weights of the loss terms. RecA is 1, 0, 0, 0 for decoupled families, 1, 1, 0, 0 where they share parameters."""
+    """Weights of the loss terms. RecA is reconstruction alone for decoupled families; where understanding and
+    generation share parameters, image-to-text comes to it with the same weight."""
 
     model_config = ConfigDict(title="Loss terms")
 
@@ -102,6 +103,10 @@ class LossTerms(Config):
     """Supervised term with captions; 0 in every published RecA recipe."""
     text: float = Field(1.0, ge=0, le=100, title="Text weight")
     """Replay of questions about captions. The tiny bases need it; published recipes have 0."""
+    unconditional: float = Field(0.0, ge=0, le=100, title="Unconditional weight")
+    """The same pictures drawn from the prompt that names nothing, without captions: keeps what classifier-free guidance
+    compares with, which the RecA term moves and never trains. 0 in every published RecA recipe; 0.1 is prompt dropout's
+    usual share."""
 
 
 class CaptionSource(Config):
@@ -196,8 +201,8 @@ class TrainingPlan(Config):
     """What a kill can lose at most."""
     keep_checkpoints: int = unhashed(2, ge=1, title="Checkpoints to keep")
     """The newest ones; older ones are removed, except the best."""
-    best_by: Literal["off", "loss", "reconstruction", "image_to_text", "text_to_image", "text"] = unhashed(
-        "loss", title="Best checkpoint by"
+    best_by: Literal["off", "loss", "reconstruction", "image_to_text", "text_to_image", "text", "unconditional"] = (
+        unhashed("loss", title="Best checkpoint by")
     )
     """The checkpoint with the lowest mean of this loss since the checkpoint before it is kept as well; loss is the
     weighted sum of all terms, off keeps none."""

@@ -28,8 +28,9 @@ DROP_TEMPLATE, DROP_CAPTION = "drop_template", "drop_caption"
 class Batch:
     """Samples of one pass, in the order of ``positions``.
 
-    ``pictures`` with ``templates`` feed the reconstruction term (and the tokenizer stage), ``asked`` with ``dialogues``
-    image-to-text, ``drawn`` with ``captions`` text-to-image, ``told`` text. ``weight`` is 0 for a pass run for nothing.
+    ``pictures`` with ``templates`` feed the reconstruction and unconditional terms (``pictures`` the tokenizer stage,
+    too), ``asked`` with ``dialogues`` image-to-text, ``drawn`` with ``captions`` text-to-image, ``told`` text.
+    ``weight`` is 0 for a pass run for nothing.
     """
 
     positions: tuple[int, ...]
@@ -82,7 +83,8 @@ class BatchBuilder:
     def __call__(self, share: Share) -> Batch:
         """Raises what decoding raises, naming the file."""
         parts: dict[str, object] = {}
-        if self.plan.stage in AUTOENCODER_STAGES or self.losses.reconstruction > 0:
+        redrawn = self.losses.reconstruction > 0 or self.losses.unconditional > 0
+        if self.plan.stage in AUTOENCODER_STAGES or redrawn:
             parts |= self._reconstruction(share.positions)
         if self.plan.stage not in AUTOENCODER_STAGES and self.captions is not None:
             parts |= self._replay(share.positions, self.captions)

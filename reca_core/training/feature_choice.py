@@ -187,8 +187,8 @@ def obstacle_of(plan: TrainingPlan, losses: LossTerms, adapter: UnifiedModel) ->
         return f"the stage {plan.stage!r} learns from pixels"
     if losses.reconstruction == 0:
         return (
-            "only reconstruction looks at the data set's pictures, and its weight is 0; those of the replay terms come "
-            "from the captions' source, whose rendered scenes never repeat"
+            "only reconstruction looks at the data set's pictures with an encoder, and its weight is 0; those of the "
+            "replay terms come from the captions' source, whose rendered scenes never repeat"
         )
     if not isinstance(adapter, ReusesFeatures):
         return f"the family {adapter.family} declares no frozen part"

@@ -1,6 +1,7 @@
 """One training step as the paper writes it: understand, condition, regenerate; beside it the replay terms.
 
-    L = lambda_r L_gen(f(concat(t_template, h_v)), x) + lambda_i2t L_ce(i2t) [+ lambda_t2i L_gen + lambda_t L_ce]
+    L = lambda_r L_gen(f(concat(t_template, h_v)), x) + lambda_i2t L_ce(i2t)
+        [+ lambda_t2i L_gen(f(caption), x') + lambda_t L_ce + lambda_u L_gen(f(null prompt), x)]
 
 (arXiv 2509.07295, section 3; weights in ``LossTerms``.) ``TrainingStep`` is the one module that distributed training
 wraps: every parameter is used inside its ``forward``, because FSDP2 gathers parameters only there.
@@ -33,11 +34,13 @@ from reca_core.training.batch import Batch
 from reca_core.training.features import TARGET, UNDERSTANDING, Features
 
 RECONSTRUCTION, IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT = "reconstruction", "image_to_text", "text_to_image", "text"
+UNCONDITIONAL = "unconditional"
 OWN_TOKENS = "own_tokens"
 NEEDED_CAPABILITY: dict[str, type] = {
     IMAGE_TO_TEXT: AnswersInText,
     TEXT_TO_IMAGE: DrawsFromText,
     TEXT: AnswersInText,
+    UNCONDITIONAL: DrawsFromText,
 }
 
 
@@ -75,8 +78,8 @@ class TrainingStep(nn.Module):
             return self._tokenizer(batch)
         draws = KeyedDraws(self.plan.seed, batch.positions)
         sums: dict[str, LossSum] = {}
-        if RECONSTRUCTION in self.weights:
-            sums[RECONSTRUCTION] = self._reconstruction(batch, draws)
+        if RECONSTRUCTION in self.weights or UNCONDITIONAL in self.weights:
+            sums |= self._redrawn(batch, draws)
         if IMAGE_TO_TEXT in self.weights:
             sums[IMAGE_TO_TEXT] = self._image_to_text(batch)
         if TEXT_TO_IMAGE in self.weights:
@@ -85,13 +88,31 @@ class TrainingStep(nn.Module):
             sums[TEXT] = self._text(batch)
         return sums
 
-    def _reconstruction(self, batch: Batch, draws: KeyedDraws) -> LossSum:
-        assert batch.drop_template is not None  # the builder fills it together with the pictures
-        target = self._target(batch)
+    def _redrawn(self, batch: Batch, draws: KeyedDraws) -> dict[str, LossSum]:
+        """The terms about the pictures themselves: with their own embeddings as condition, and with none."""
+        target, sums = self._target(batch), dict[str, LossSum]()
         with self._autocast():
-            seen = self._shown(batch, target)
-            condition = self.adapter.condition(seen, batch.templates, batch.drop_template)
-            return self.adapter.reconstruction_loss(condition, target, draws)
+            if RECONSTRUCTION in self.weights:
+                sums[RECONSTRUCTION] = self._reconstruction(batch, target, draws)
+            if UNCONDITIONAL in self.weights:
+                sums[UNCONDITIONAL] = self._unconditional(batch, target, draws)
+        return sums
+
+    def _reconstruction(self, batch: Batch, target: Target, draws: KeyedDraws) -> LossSum:
+        assert batch.drop_template is not None  # the builder fills it together with the pictures
+        seen = self._shown(batch, target)
+        condition = self.adapter.condition(seen, batch.templates, batch.drop_template)
+        return self.adapter.reconstruction_loss(condition, target, draws)
+
+    def _unconditional(self, batch: Batch, target: Target, draws: KeyedDraws) -> LossSum:
+        """Every text dropped: what guidance compares with.
+
+        A pass over all pictures, not a few that lose their condition: the passes of all ranks stay alike, and a family
+        whose null prompt is laid out otherwise than RecA's condition (Show-o) needs nothing of its own.
+        """
+        adapter = cast(DrawsFromText, self.adapter)  # checked on construction
+        dropped = torch.ones(len(batch.templates), dtype=torch.bool)
+        return adapter.text_to_image_loss(batch.templates, target, dropped, draws)
 
     def _target(self, batch: Batch) -> Target:
         if self.features is not None and TARGET in self.features.stores:

@@ -69,6 +69,7 @@ def losses(adapter: UnifiedModel, shown: Sequence[Image.Image], first: int = 0) 
         terms["text"] = adapter.text_loss([Dialogue(text, text) for text in texts])
     if isinstance(adapter, DrawsFromText):
         terms["text_to_image"] = adapter.text_to_image_loss(texts, target, keep_text(count), draws)
+        terms["unconditional"] = adapter.text_to_image_loss(texts, target, ~keep_text(count), draws)
     return terms
 
 
@@ -120,6 +121,17 @@ def test_dropped_text_changes_the_condition_and_nothing_but_the_dropped_row(adap
     assert not same_length or not torch.equal(kept.embeddings[1], dropped.embeddings[1])
     first = dropped.attention[0].bool()
     assert torch.equal(kept.embeddings[0, kept.attention[0].bool()], dropped.embeddings[0, first])
+
+
+def test_with_all_text_dropped_the_words_do_not_matter(adapter: UnifiedModel) -> None:
+    assert isinstance(adapter, DrawsFromText)
+    target, draws = adapter.encode_target(adapter.prepare(pictures(2))), KeyedDraws(0, range(2))
+    said = words(adapter, 2)
+    turned = [" ".join(reversed(text.split())) for text in said]
+    one, other = (adapter.text_to_image_loss(texts, target, ~keep_text(2), draws) for texts in (said, turned))
+    assert torch.equal(one.total, other.total)
+    kept = [adapter.text_to_image_loss(texts, target, keep_text(2), draws).total for texts in (said, turned)]
+    assert not torch.equal(*kept)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -16,17 +16,18 @@ from reca_core.contracts.hashing import request_hash
 from reca_core.contracts.records import ResolvedModel
 from reca_core.contracts.requests import LossTerms, TrainingPlan, TrainRequest
 from reca_core.data.feed import Share
+from reca_core.draws import KeyedDraws
 from reca_core.models.load import adapter_class
 from reca_core.models.unified import UnifiedModel
 from reca_core.training import setup
-from reca_core.training.batch import Batch
+from reca_core.training.batch import Batch, needs_captions
 from reca_core.training.loop import Updater
 from reca_core.training.optimizer import learning_rate, make_optimizer, set_trainable, trainable
 from reca_core.training.step import TrainingStep
 from tests.reca_core.tiny_janus import tiny_janus
 from tests.reca_core.training_rig import ALONE, ONE_PROCESS, RECA, plan, request, train, weights
 
-ALL_TERMS = LossTerms(reconstruction=1, image_to_text=0.5, text_to_image=2, text=1)
+ALL_TERMS = LossTerms(reconstruction=1, image_to_text=0.5, text_to_image=2, text=1, unconditional=0.3)
 
 
 class Bench:
@@ -303,6 +304,29 @@ def test_parameters_that_no_active_term_reaches_are_listed_and_unchanged(tmp_pat
     result = train(request(tmp_path, losses=only_text, steps=2))
     assert any("generation_head" in name for name in result.idle_tensors)
     assert not any("language_model" in name for name in result.idle_tensors)
+
+
+def test_the_unconditional_term_draws_the_same_pictures_from_the_prompt_that_guidance_compares_with(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(request(tmp_path, losses=LossTerms(image_to_text=0, text=0, unconditional=0.1), images_per_step=4))
+    (batch,) = bench.batches()
+    sums, adapter = bench.step(batch), bench.step.adapter
+    assert list(sums) == ["reconstruction", "unconditional"]
+    target = adapter.encode_target(batch.pictures)
+    everything, draws = torch.ones(4, dtype=torch.bool), KeyedDraws(bench.step.plan.seed, batch.positions)
+    nothing_said = adapter.text_to_image_loss(batch.templates, target, everything, draws)
+    other_words = adapter.text_to_image_loss(batch.templates, target, ~everything, draws)
+    assert torch.equal(sums["unconditional"].total, nothing_said.total)
+    assert not torch.equal(nothing_said.total, other_words.total)
+
+
+def test_the_unconditional_term_needs_no_captions_and_may_stand_alone(tmp_path: Path) -> None:
+    alone = LossTerms(reconstruction=0, image_to_text=0, text_to_image=0, text=0, unconditional=1)
+    assert not needs_captions(plan(), alone)
+    result = train(request(tmp_path, losses=alone, steps=2))
+    assert set(result.last_losses) >= {"train/unconditional_loss"}
+    assert "train/reconstruction_loss" not in result.last_losses
 
 
 def test_a_term_that_a_family_cannot_compute_is_refused_before_training() -> None:
