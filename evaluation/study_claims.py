@@ -17,8 +17,11 @@ from reca_core.contracts.base import Record
 Verdict = Literal["shown", "refuted", "open", "not tested"]
 BASE, RECA, TUNED, STAGED = "base", "reca", "fine-tuning", "fine-tuning-then-reca"
 WITHOUT_REPLAY, OWN_TOKENS, WITH_DRAWING = "reca-without-image-to-text", "reca-own-tokens", "reca-with-text-to-image"
+WITH_NULL, NULL_ALONE = "reca-with-unconditional", "unconditional"
 DRAWS, DENSE, UNDERSTANDS = "geneval.shapeworld", "dpg.shapeworld", "scenes.shapeworld"
 OVERALL, EXACT_MATCH = "overall", "exact_match"
+BINDING = {DRAWS: ("color_attr", "position", "counting"), DENSE: ("l1/attribute", "l1/relation", "l1/other")}
+"""Rows about attributes, places and counts."""
 KEPT_MARGIN = 0.02
 """Loss of image-to-text exact match that counts as none."""
 
@@ -56,11 +59,12 @@ def _kept(arm: str, against: str) -> Callable[[Arms], Distribution]:
     return lambda arms: arms[arm][UNDERSTANDS][EXACT_MATCH] - arms[against][UNDERSTANDS][EXACT_MATCH]
 
 
-def _binding_over_counting(benchmark: str, attributes: str, places: str, counts: str) -> Callable[[Arms], Distribution]:
-    """The mean gain on attributes and on places, less the gain on counting; the names are those of rows."""
+def _binding_over_counting(arm: str, benchmark: str = DRAWS) -> Callable[[Arms], Distribution]:
+    """The arm's mean gain on attributes and on places, less its gain on counting."""
+    attributes, places, counts = BINDING[benchmark]
 
     def number(arms: Arms) -> Distribution:
-        trained, base = arms[RECA][benchmark], arms[BASE][benchmark]
+        trained, base = arms[arm][benchmark], arms[BASE][benchmark]
         gains = {row: trained[row] - base[row] for row in (attributes, places, counts)}
         return gains[attributes].plus(gains[places], 0.5, 0.5) - gains[counts]
 
@@ -72,7 +76,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "c",
         "it gains most on attributes and position: their mean gain less that on counting",
-        _binding_over_counting(DRAWS, "color_attr", "position", "counting"),
+        _binding_over_counting(RECA),
     ),
     Claim(
         "d", "it gains more than fine-tuning with the same steps: overall, RecA less fine-tuning", _overall(RECA, TUNED)
@@ -99,7 +103,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "c, dense",
         "there it gains most on attributes and relations: their mean gain less that on counts",
-        _binding_over_counting(DENSE, "l1/attribute", "l1/relation", "l1/other"),
+        _binding_over_counting(RECA, DENSE),
     ),
     Claim("d, dense", "there it gains more than fine-tuning", _overall(RECA, TUNED, DENSE)),
     Claim(
@@ -107,9 +111,28 @@ CLAIMS: tuple[Claim, ...] = (
         "there, with text-to-image replay, it beats the base",
         _overall(WITH_DRAWING, BASE, DENSE),
     ),
+    Claim("null", "the unconditional term helps RecA: overall, with less without", _overall(WITH_NULL, RECA)),
+    Claim("null, alone", "and not by itself: overall, with RecA less the term alone", _overall(WITH_NULL, NULL_ALONE)),
+    Claim("a, null", "RecA with the unconditional term beats the base", _overall(WITH_NULL, BASE)),
+    Claim(
+        "c, null",
+        "it gains most on attributes and position: their mean gain less that on counting",
+        _binding_over_counting(WITH_NULL),
+    ),
+    Claim("d, null", "it beats fine-tuning", _overall(WITH_NULL, TUNED)),
+    Claim(
+        "e, null",
+        f"it keeps understanding: exact match less base, above -{KEPT_MARGIN:.2f}",
+        _kept(WITH_NULL, BASE),
+        margin=-KEPT_MARGIN,
+    ),
+    Claim("a, null, dense", "on dense prompts it beats the base", _overall(WITH_NULL, BASE, DENSE)),
+    Claim("null, alone, dense", "there it beats the term alone", _overall(WITH_NULL, NULL_ALONE, DENSE)),
+    Claim("d, null, dense", "there it beats fine-tuning", _overall(WITH_NULL, TUNED, DENSE)),
 )
 """Claim (b), every family, needs a study per family: docs/tiny_families.md. The claims about dense prompts were raised
-by the studies on seeds from 1000 on, so only studies on other seeds judge them (docs/tiny_protocol.md)."""
+by the studies on seeds from 1000 on, so only studies on other seeds judge them; those called null were raised on tuning
+seeds (docs/tiny_protocol.md)."""
 
 
 def verdicts(arms: Arms) -> Iterator[ClaimVerdict]:

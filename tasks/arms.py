@@ -8,8 +8,9 @@ from pathlib import Path
 from evaluation.compare import Measurement, read_measurement
 from evaluation.study import Distributions, distributions
 from reca_core.contracts.requests import EvaluationPlan, TrainingPlan
-from tasks import tracking
-from tasks.arms_page import Arm, gain
+from tasks import tracking, tracking_views
+from tasks.arms_page import Arm, gain, interval, signed, value
+from tasks.artifacts import show_page
 from tasks.results import ArmMeasured, Judged, StageResult, Trained
 from tasks.run import RunContext
 
@@ -60,7 +61,8 @@ def track(run: RunContext, arm: Arm, settings: dict[str, object], base: Arm) -> 
         settings: parameters of the arm's own, beside what it cost.
         base: what its differences are taken to.
     """
-    with tracking.tracked_run(f"arm {arm.name}", {"arm": arm.name}, {"stage": "arm"}, run.tracked) as child:
+    stage = {"stage": tracking_views.ARM_STAGE}
+    with tracking.tracked_run(f"arm {arm.name}", {"arm": arm.name}, stage, run.tracked) as child:
         facts = {"arm": arm.name, "trainings": arm.trainings, "steps": arm.steps, "pictures": arm.pictures}
         tracking.log_params(child, facts | settings)
         metrics: dict[str, float] = {}
@@ -68,9 +70,38 @@ def track(run: RunContext, arm: Arm, settings: dict[str, object], base: Arm) -> 
             for name, number in rows.items():
                 row, delta, key = number.row(), gain(arm, base, benchmark, name).row(), f"{benchmark}/{name}"
                 ends = {key: row.value, f"{key}/low": row.low, f"{key}/high": row.high}
-                ends |= {f"{key}/delta": delta.value, f"{key}/delta_low": delta.low, f"{key}/delta_high": delta.high}
+                less = f"{key}/{tracking_views.DIFFERENCE}"
+                ends |= {less: delta.value, f"{less}_low": delta.low, f"{less}_high": delta.high}
                 metrics |= {end: value for end, value in ends.items() if value is not None}
         tracking.log_metrics(child, metrics)
+        tracking.log_tags(child, {benchmark: in_words(arm, base, benchmark) for benchmark in arm.numbers})
+
+
+def in_words(arm: Arm, base: Arm, benchmark: str) -> str:
+    """The number a benchmark is quoted by, and its difference to the base."""
+    row = next(iter(arm.numbers[benchmark]))
+    found, delta = arm.numbers[benchmark][row].row(), gain(arm, base, benchmark, row).row()
+    difference = "" if arm is base else f", {signed(delta)} ({interval(delta)})"
+    return f"{row.replace('_', ' ')} {value(found)}{difference}"
+
+
+def show(run: RunContext, title: str, found: Sequence[Arm], page: str, key: str, question: str) -> dict[str, str]:
+    """The page where people look for it, and what can be opened in MLflow, by name.
+
+    Args:
+        title: what was studied, for MLflow's menu.
+        page: Markdown, for Prefect and for the description of the run in MLflow.
+        key: of the page in Prefect, which keeps its history.
+        question: that the page answers.
+    """
+    views = tracking_views.save_arms_view(
+        run.tracked, title, {name: list(rows) for name, rows in found[0].numbers.items()}
+    )
+    served = {"this run in MLflow": run.tracked.url, **views} if run.tracked.url else {}
+    links = "".join(f"- [{name}]({address})\n" for name, address in served.items())
+    tracking.describe(run.tracked, page)
+    show_page(f"{page}\n{links}", key, question)
+    return views
 
 
 def stages_of_arms(cells: Sequence[StageResult]) -> list[StageResult]:

@@ -65,7 +65,7 @@ def outcome(run: RunContext, results: Sequence[StageResult]) -> Outcome:
         mlflow_store=run.tracked.store,
         mlflow_run_id=run.tracked.run_id,
         mlflow_views={
-            name: url for stage in stages if isinstance(stage, Compared) for name, url in stage.views.items()
+            name: url for stage in stages if isinstance(stage, Compared | Reported) for name, url in stage.views.items()
         },
         prefect_url=run.prefect_url,
         seconds=seconds_of(stages),

@@ -184,10 +184,12 @@ class Compared(StageResult):
 
 
 class Reported(StageResult):
-    """The report."""
+    """The report, or the page of a study or sweep."""
 
     path: str
-    """Absolute path of report.html."""
+    """Absolute path of report.html, study.md or sweep.md."""
+    views: dict[str, str] = {}
+    """What can be opened in MLflow, by name; of a comparison they stand with the comparison."""
 
 
 class DriftChecked(StageResult):

@@ -20,7 +20,7 @@ from tasks.progress import note
 from tasks.results import ArmMeasured, Reported
 from tasks.run import RunContext
 from tasks.study_arms import Repetition, train_arm
-from tasks.study_page import Study, write_study
+from tasks.study_page import NAME, Study, markdown, write_study
 
 
 def measure_arms(
@@ -70,5 +70,7 @@ def conclude_study(
         tracking.log_file(run.tracked, path)
     for arm in found_arms:
         arms.track(run, arm, {}, found.base)
+    title = f"study of seeds from {study.first_training_seed} on"
+    views = arms.show(run, title, found_arms, markdown(found), NAME, "What RecA changes, arm by arm")
     note(f"study: {paths[0]}")
-    return Reported(stage="study", seconds=time.monotonic() - began, path=str(paths[0]))
+    return Reported(stage="study", seconds=time.monotonic() - began, path=str(paths[0]), views=views)

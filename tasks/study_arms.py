@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reca_core.contracts.records import PreparedData, ResolvedModel
 from reca_core.contracts.requests import CaptionSource, LossTerms, TrainingPlan
-from reca_core.contracts.study import ArmName, StudyPlan
+from reca_core.contracts.study import UNCONDITIONAL_SHARE, ArmName, StudyPlan
 from tasks.results import Trained
 from tasks.run import RunContext
 from tasks.train import train
@@ -47,6 +47,7 @@ class Repetition:
 def legs(arm: ArmName, losses: LossTerms, training: TrainingPlan) -> tuple[Leg, ...]:
     """The trainings of an arm; ``losses`` are RecA's, every other arm changes one thing."""
     tuned = losses.model_copy(update={"reconstruction": 0.0, "text_to_image": losses.reconstruction})
+    null = {"unconditional": UNCONDITIONAL_SHARE * losses.reconstruction}
     first = training.steps // 2
     made: Mapping[ArmName, tuple[Leg, ...]] = {
         "reca": (Leg(losses, training),),
@@ -58,6 +59,8 @@ def legs(arm: ArmName, losses: LossTerms, training: TrainingPlan) -> tuple[Leg, 
             Leg(losses, _steps(training, training.steps - first)),
         ),
         "reca-with-text-to-image": (Leg(losses.model_copy(update={"text_to_image": losses.reconstruction}), training),),
+        "reca-with-unconditional": (Leg(losses.model_copy(update=null), training),),
+        "unconditional": (Leg(losses.model_copy(update={"reconstruction": 0.0, **null}), training),),
     }
     return made[arm]
 

@@ -24,7 +24,6 @@ from reca_core.contracts.requests import CaptionSource, EvaluationPlan, LossTerm
 from reca_core.contracts.sweep import SweepPlan
 from tasks import arms, processes, tracking
 from tasks.arms_page import base_of
-from tasks.artifacts import show_page
 from tasks.measure import measure
 from tasks.policies import verb
 from tasks.progress import note
@@ -154,8 +153,7 @@ def conclude_sweep(
     for arm in found.arms:
         asked = found.asked.get(arm.name)
         arms.track(run, arm, settings(asked) if asked else {}, base_of(found.arms))
-    said = markdown(found)
-    tracking.describe(run.tracked, said)
-    show_page(said, NAME, "Which setting is best, and by how much")
+    title, question = f"{len(found.asked)} settings", "Which setting is best, and by how much"
+    views = arms.show(run, title, found.arms, markdown(found), NAME, question)
     note(f"sweep: {paths[0]}")
-    return Reported(stage="sweep", seconds=time.monotonic() - began, path=str(paths[0]))
+    return Reported(stage="sweep", seconds=time.monotonic() - began, path=str(paths[0]), views=views)

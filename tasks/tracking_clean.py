@@ -63,7 +63,7 @@ def purge(older_than_days: int, *, dry_run: bool) -> str:
 
 
 def prune_views(*, dry_run: bool) -> str:
-    """Take away the saved views of comparisons whose run was deleted; returns one sentence, empty where all are needed.
+    """Take away saved views whose run was deleted; returns one sentence, empty where all are needed.
 
     A run that is brought back gets its views again with ``reca rerun``. Views that people saved stay.
     """

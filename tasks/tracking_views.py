@@ -35,7 +35,13 @@ ALL_COMPARISONS = "comparisons"
 """Key of the view that lists every comparison of the experiment."""
 
 OF_COMPARISON = re.compile(r"(?P<run>[0-9a-f]{32})-\w+-(?:numbers|pictures)")
-"""Keys of the views that belong to one comparison."""
+"""Keys of the views that belong to one run: a comparison, or the arms of a study or sweep."""
+ARM_STAGE, ARMS = "arm", "arms"
+"""Stage of the runs that are arms, and what their view is called."""
+DIFFERENCE = "delta"
+"""Last part of the name of a metric that is a difference to the base."""
+MOST_BARS = 7
+"""Charts of differences per benchmark: the number it is quoted by and the next six."""
 
 Mode = Literal["TABLE", "CHART"]
 Chart = dict[str, Any]
@@ -110,6 +116,34 @@ def save_comparison_views(
     grid = _charts("The same prompts, drawn by both", [_grid(picture_keys)], columns=1, height=GRID_HEIGHT)
     _save(run, _key(run, benchmark, "pictures"), f"{title}: pictures", chosen | _columns(RUN_COLUMNS) | grid)
     _save_all_comparisons(run, benchmark)
+
+
+def save_arms_view(run: TrackedRun, title: str, numbers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Make the view of the arms below a run: a line for each, and bars of scores and of differences to the base.
+
+    Args:
+        title: what was studied, for the menu.
+        numbers: benchmark -> its rows, the one it is quoted by first.
+
+    Returns:
+        What can be opened, by name.
+    """
+    lines = f"tags.`mlflow.parentRunId` = {quoted(run.run_id)} and tags.stage = {quoted(ARM_STAGE)}"
+    benchmark, rows = next(iter(numbers.items()))
+    chosen = {"searchFilter": lines, "orderByKey": f"metrics.`{benchmark}/{rows[0]}`", "orderByAsc": False}
+    bars = [
+        bar
+        for benchmark, rows in numbers.items()
+        for bar in (
+            _bar(f"{benchmark}/{rows[0]}", f"{benchmark}: {rows[0]}"),
+            *(_bar(f"{benchmark}/{row}/{DIFFERENCE}", f"{row}, less base") for row in rows[:MOST_BARS]),
+        )
+    ]
+    charts = _charts("Every arm, and its difference to the base", bars, columns=2, height=BAR_HEIGHT)
+    columns = _columns({f"tags.`{benchmark}`": LINE_WIDTH for benchmark in numbers})
+    key = _key(run, ARMS, "numbers")
+    _save(run, key, f"{title}: arms", chosen | columns | charts)
+    return {"arms table": _address(run, key, "TABLE"), "arms charts": _address(run, key, "CHART")}
 
 
 def _save_all_comparisons(run: TrackedRun, benchmark: str) -> None:

@@ -35,6 +35,9 @@ def test_an_arm_changes_one_thing_of_reca() -> None:
     assert copying.training == TRAINING.model_copy(update={"condition": "own_tokens"})
     assert (tuned.losses.reconstruction, tuned.losses.text_to_image) == (0, 1)
     assert [leg.losses for leg in legs("fine-tuning-then-reca", RECA, TRAINING)] == [tuned.losses, RECA]
+    (both,), (alone,) = legs("reca-with-unconditional", RECA, TRAINING), legs("unconditional", RECA, TRAINING)
+    assert both.losses == RECA.model_copy(update={"unconditional": 0.1})
+    assert alone.losses == both.losses.model_copy(update={"reconstruction": 0})
 
 
 def test_repetitions_share_nothing_that_is_drawn() -> None:

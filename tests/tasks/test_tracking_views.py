@@ -58,6 +58,21 @@ def test_the_links_of_a_comparison_lead_to_its_two_runs_and_its_pictures(run: Tr
     assert "compareRunsMode" not in links.table
 
 
+def test_the_view_of_arms_has_a_line_for_each_and_bars_of_differences(run: TrackedRun) -> None:
+    dense = [f"row {number}" for number in range(17)]
+    found = tracking_views.save_arms_view(run, "a study", {"geneval.shapeworld": ROWS, "dpg.shapeworld": dense})
+    shown = view(found["arms table"])
+    assert shown == view(found["arms charts"])
+    assert shown["searchFilter"] == f"tags.`mlflow.parentRunId` = '{run.run_id}' and tags.stage = 'arm'"
+    assert shown["selectedColumns"] == ["tags.`geneval.shapeworld`", "tags.`dpg.shapeworld`"]
+    bars = [chart["metricKey"] for chart in shown["compareRunCharts"]]
+    assert bars[:3] == [f"geneval.shapeworld/{name}" for name in ("overall", "overall/delta", "colors/delta")]
+    assert bars[3:] == ["dpg.shapeworld/row 0", *(f"dpg.shapeworld/{row}/delta" for row in dense[:7])]
+    assert len({chart["uuid"] for chart in shown["compareRunCharts"]}) == len(bars)
+    key = parse_qs(urlsplit(found["arms table"]).fragment.partition("?")[2])["viewStateShareKey"][0]
+    assert tracking_views.kept_for(key) == run.run_id
+
+
 def test_every_benchmark_that_was_compared_has_a_column_in_the_list_of_all(run: TrackedRun) -> None:
     for benchmark in ("geneval.shapeworld", "dpg.shapeworld", "geneval.shapeworld"):
         tracking_views.save_comparison_views(run, "b against a", benchmark, ROWS, [])
