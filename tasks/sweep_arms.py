@@ -29,8 +29,13 @@ def sweep_arms(sweep: SweepPlan, losses: LossTerms, training: TrainingPlan) -> l
 
 
 def _name(sweep: SweepPlan, rate: float, weights: LossTerms) -> str:
-    """Such as ``lr 0.0003, weights 1 1 0 1``: the order of the weights is that of ``LossTerms``."""
+    """Such as ``lr 0.0003, weights 1 1 0 1``: the order of the weights is that of ``LossTerms``.
+
+    The unconditional term is named where it has weight: no published recipe has it.
+    """
     parts = [f"lr {rate!r}"] if sweep.learning_rates or not sweep.loss_weights else []
     if sweep.loss_weights:
-        parts.append("weights " + " ".join(f"{weight:g}" for weight in weights.model_dump().values()))
+        *always, unconditional = weights.model_dump().values()
+        parts.append("weights " + " ".join(f"{weight:g}" for weight in always))
+        parts += [f"unconditional {unconditional:g}"] if unconditional else []
     return ", ".join(parts)

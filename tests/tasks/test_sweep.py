@@ -45,6 +45,11 @@ def test_a_name_says_what_is_swept() -> None:
     assert names(learning_rates=[1e-4, 1e-3]) == ["lr 0.0001", "lr 0.001"]
     assert names(learning_rates=[], loss_weights=[ALONE, LossTerms()]) == ["weights 1 0 0 0", "weights 1 1 0 1"]
     assert names(learning_rates=[1e-4], loss_weights=[ALONE]) == ["lr 0.0001, weights 1 0 0 0"]
+    with_null = ALONE.model_copy(update={"unconditional": 0.1})
+    assert names(learning_rates=[], loss_weights=[ALONE, with_null]) == [
+        "weights 1 0 0 0",
+        "weights 1 0 0 0, unconditional 0.1",
+    ]
 
 
 @pytest.mark.parametrize(
