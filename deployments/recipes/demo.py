@@ -12,21 +12,23 @@ from reca_core.contracts.requests import (
     SamplingSettings,
     TrainingPlan,
 )
-from reca_core.contracts.study import StudyPlan
+from reca_core.contracts.study import UNCONDITIONAL_SHARE, StudyPlan
 
 
 def demo() -> Settings:
     """The bundled tiny Janus, post-trained on rendered scenes, measured on ``geneval.shapeworld``.
 
-    Source: this project (docs/tiny.md). RecA with replay of questions and of text-to-image; published recipes have no
-    text-to-image replay, and what it does is an arm of ``tiny-study``. Cost: 4 minutes on 2 CPU cores, a process
-    each. Trained on CPUs wherever it runs, as for docs/tiny.md.
+    Source: this project (docs/tiny.md). RecA with replay of questions, without any caption to draw by, and with the
+    unconditional term, which no published recipe has; what that does is an arm of ``tiny-study``. Cost: 4 minutes on 2
+    CPU cores, a process each. Trained on CPUs wherever it runs, as for docs/tiny.md.
     Expected: whatever the intervals say; a demonstration of the chain, not a claim about the method.
     """
     return {
         "images": ImageSource(source="shapeworld"),
         "model": ModelChoice(source="tiny-janus"),
-        "losses": LossTerms(reconstruction=1.0, image_to_text=1.0, text_to_image=1.0, text=1.0),
+        "losses": LossTerms(
+            reconstruction=1.0, image_to_text=1.0, text_to_image=0.0, text=1.0, unconditional=UNCONDITIONAL_SHARE
+        ),
         "captions": CaptionSource(source="shapeworld", rich_fraction=0.1),
         "training": TrainingPlan(
             steps=120, images_per_step=64, learning_rate=3e-4, schedule="cosine", processes=2, device="cpu"

@@ -41,7 +41,7 @@ from tests.reca_core.training_rig import ALONE, ONE_PROCESS, plan, request, trai
 DIGITS = 1e-5
 FEW_BYTES = 64 * 1024
 """Of a file, so that each rank of a tiny model's training writes several."""
-EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
+EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1, unconditional=0.1)
 SETTINGS = {"steps": 5, "images_per_step": 7, "checkpoint_every_steps": 2, "preview_every_steps": 2}
 
 

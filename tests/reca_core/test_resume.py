@@ -25,7 +25,7 @@ from reca_core.training.run import ENDS, Training
 from tests.reca_core.training_rig import ONE_PROCESS, request, train, weights
 
 NOBODY = 65534
-EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1)
+EVERY_TERM = LossTerms(reconstruction=1, image_to_text=1, text_to_image=1, text=1, unconditional=0.1)
 
 
 class StopAfter(StopRequest):
