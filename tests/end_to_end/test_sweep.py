@@ -96,6 +96,11 @@ def test_every_setting_is_measured_and_compared_with_the_base(place: Place, firs
     assert [arms[name]["settings"]["training.learning_rate"] for name in ("lr 0.0001", "lr 0.001")] == list(RATES)
 
 
+def test_the_arms_can_be_opened_in_mlflow(first: dict[str, Any]) -> None:
+    assert list(first["mlflow_views"]) == ["arms table", "arms charts"]
+    assert "compareRunsMode=CHART" in first["mlflow_views"]["arms charts"]
+
+
 def test_the_best_has_the_highest_value_and_nothing_is_registered(place: Place, first: dict[str, Any]) -> None:
     found = first["numbers"]
     values = {name: arm["numbers"][KEY]["value"] for name, arm in found["arms"].items() if name != "base"}

@@ -7,7 +7,8 @@ term alone; questions see what they saw. The tiny Janus and Show-o have one embe
 order. ``pooled``: every square of 2x2 patches says its mean four times, so that a condition has a quarter of its
 vectors. ``averaged``: all say the mean of the picture. ``shuffled``: they come in an order drawn anew for each picture,
 so that nothing but their content says what is where. The trained model lies in DIRECTORY/final; ``reca evaluate
---model`` measures it. What ``pooled`` gave on Show-o stands in docs/tiny_families.md; the others were not measured.
+--model`` measures it. What ``pooled`` gave on Show-o stands in docs/tiny_families.md, the others on Janus in
+docs/tiny.md.
 """
 
 from __future__ import annotations
