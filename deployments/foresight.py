@@ -42,7 +42,7 @@ from tasks.models import HUB_ID, resolve_model
 from tasks.prepare import prepare
 from tasks.register import registered_name
 from tasks.sample import SAMPLES_FILE, prompt_plan, sampler_task, samples_fault
-from tasks.study_arms import Repetition, legs
+from tasks.study_legs import Repetition, legs
 from tasks.sweep_arms import SweepArm, sweep_arms
 from tasks.tracking_models import safe_name
 from tasks.train import checkpoint_fault

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from evaluation.study import Distribution, Distributions, StudyRow
 from reca_core.contracts.base import Record
+from reca_core.contracts.world import FIRST_REPORTING_SEED
 
-Verdict = Literal["shown", "refuted", "open", "not tested"]
+Verdict = Literal["shown", "refuted", "open", "not tested", "not judged"]
 BASE, RECA, TUNED, STAGED = "base", "reca", "fine-tuning", "fine-tuning-then-reca"
 WITHOUT_REPLAY, OWN_TOKENS, WITH_DRAWING = "reca-without-image-to-text", "reca-own-tokens", "reca-with-text-to-image"
 WITH_NULL, NULL_ALONE = "reca-with-unconditional", "unconditional"
@@ -39,6 +41,8 @@ class Claim:
     """Raises KeyError where an arm or row is missing."""
     margin: float = 0.0
     """What the number must surely exceed."""
+    since: int = FIRST_REPORTING_SEED
+    """First training seed of the studies that judge it: those before it raised the question."""
 
 
 class ClaimVerdict(Record):
@@ -71,6 +75,9 @@ def _binding_over_counting(arm: str, benchmark: str = DRAWS) -> Callable[[Arms],
     return number
 
 
+_dense = partial(Claim, since=1003)
+"""What trainings 1000 to 1002 showed of dense prompts raised these claims."""
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("a", "RecA draws better than its base: overall, RecA less base", _overall(RECA, BASE)),
     Claim(
@@ -99,14 +106,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim("a, with drawing replay", "with text-to-image replay it beats the base", _overall(WITH_DRAWING, BASE)),
     Claim("d, with drawing replay", "with it, it beats fine-tuning", _overall(WITH_DRAWING, TUNED)),
-    Claim("a, dense", "RecA draws dense prompts better than its base: overall", _overall(RECA, BASE, DENSE)),
-    Claim(
+    _dense("a, dense", "RecA draws dense prompts better than its base: overall", _overall(RECA, BASE, DENSE)),
+    _dense(
         "c, dense",
         "there it gains most on attributes and relations: their mean gain less that on counts",
         _binding_over_counting(RECA, DENSE),
     ),
-    Claim("d, dense", "there it gains more than fine-tuning", _overall(RECA, TUNED, DENSE)),
-    Claim(
+    _dense("d, dense", "there it gains more than fine-tuning", _overall(RECA, TUNED, DENSE)),
+    _dense(
         "a, dense, with drawing replay",
         "there, with text-to-image replay, it beats the base",
         _overall(WITH_DRAWING, BASE, DENSE),
@@ -130,19 +137,20 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("null, alone, dense", "there it beats the term alone", _overall(WITH_NULL, NULL_ALONE, DENSE)),
     Claim("d, null, dense", "there it beats fine-tuning", _overall(WITH_NULL, TUNED, DENSE)),
 )
-"""Claim (b), every family, needs a study per family: docs/tiny_families.md. The claims about dense prompts were raised
-by the studies on seeds from 1000 on, so only studies on other seeds judge them; those called null were raised on tuning
-seeds (docs/tiny_protocol.md)."""
+"""Claim (b), every family, needs a study per family: docs/tiny_families.md."""
 
 
-def verdicts(arms: Arms) -> Iterator[ClaimVerdict]:
-    """Every claim with its number."""
+def verdicts(arms: Arms, first_training_seed: int) -> Iterator[ClaimVerdict]:
+    """Every claim with its number; those that studies from this seed on may not judge have a number and no verdict."""
     for claim in CLAIMS:
         try:
             found = claim.number(arms).row()
         except KeyError:
             found = None
-        yield ClaimVerdict(letter=claim.letter, claim=claim.text, measured=found, verdict=_verdict(found, claim.margin))
+        verdict = _verdict(found, claim.margin)
+        if verdict != "not tested" and first_training_seed < claim.since:
+            verdict = "not judged"
+        yield ClaimVerdict(letter=claim.letter, claim=claim.text, measured=found, verdict=verdict)
 
 
 def _verdict(row: StudyRow | None, margin: float) -> Verdict:

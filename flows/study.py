@@ -24,6 +24,7 @@ from tasks.preflight import preflight
 from tasks.prepare import prepare
 from tasks.run import pipeline_run
 from tasks.study import conclude_study, measure_arms
+from tasks.study_page import Setting
 from tasks.trainings import Trainings
 from tasks.validate import check
 
@@ -61,5 +62,6 @@ def study(
         base = find_model(model)
         prepared = prepare(images)
         cells = measure_arms(run, study, base, prepared.data, losses, captions, training, sampling, evaluation, judge)
-        concluded = conclude_study(run, study, cells, training, evaluation)
+        setting = Setting(base.name, base.sha256, study, losses, captions, training, sampling, evaluation)
+        concluded = conclude_study(run, setting, cells, training, evaluation)
         return outcome(run, [prepared, *stages_of_arms(cells), concluded])

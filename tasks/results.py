@@ -161,7 +161,7 @@ class ArmMeasured(StageResult):
 
 
 class ArmFailed(StageResult):
-    """One setting of a sweep that could not be trained or measured."""
+    """One setting of a sweep, or arm of a study, that could not be trained or measured."""
 
     arm: str
     reason: str

@@ -41,6 +41,9 @@ DIGEST_LENGTH = 36
 MILLISECONDS = 1000
 TABLE_FILE = "per_prompt.json"
 RERUN_TAG, DESCRIPTION_TAG = "rerun", "mlflow.note.content"
+LONGEST_TAG = 8000
+"""MLflow's limit, in characters."""
+LEFT_OUT = "The rest is among the artifacts of this run."
 
 
 class TrackedRun(Record):
@@ -182,10 +185,18 @@ def begin_run(
 
 
 def describe(run: TrackedRun, text: str) -> None:
-    """The description on a run's page, Markdown; below it the command that repeats the run, which is a tag too."""
+    """The description on a run's page, Markdown; below it the command that repeats the run, which is a tag too.
+
+    MLflow cuts a tag that is too long anywhere; here whole tables are left out, and it is said.
+    """
     command = rerun_command(run)
     repeat = f"Repeat: `{command}`"
-    log_tags(run, {RERUN_TAG: command, DESCRIPTION_TAG: f"{text}\n\n{repeat}" if text else repeat})
+    parts, room = text.split("\n\n"), LONGEST_TAG - len(LEFT_OUT) - len(repeat) - 8
+    while len(parts) > 1 and len("\n\n".join(parts)) > room:
+        parts.pop()
+    kept = "\n\n".join(parts)[:room]
+    said = [kept, *([LEFT_OUT] if len(kept) < len(text) else []), repeat] if text else [repeat]
+    log_tags(run, {RERUN_TAG: command, DESCRIPTION_TAG: "\n\n".join(said)})
 
 
 def rename(run: TrackedRun, name: str) -> None:

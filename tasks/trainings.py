@@ -26,7 +26,7 @@ from tasks import plan
 from tasks.home import benchmark_data
 from tasks.leaks import leak_file
 from tasks.prepare import manifest_fault
-from tasks.study_arms import Repetition, legs
+from tasks.study_legs import Repetition, legs
 from tasks.sweep_arms import sweep_arms
 
 R = TypeVar("R", bound=Record)

@@ -31,6 +31,7 @@ from reca_core.contracts.study import StudyPlan
 from reca_core.contracts.sweep import SweepPlan
 from reca_core.contracts.versions import Promotion, Rollback
 from reca_core.contracts.world import FIRST_REPORTING_SEED, FIRST_TRAINING_SCENE
+from tasks.validate_study import arm_faults
 
 RENDERED = "shapeworld"
 RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
@@ -285,6 +286,7 @@ def _study(given: Settings) -> Iterator[BadInput]:
         )
     if len(set(study.arms)) < len(study.arms):
         yield BadInput("an arm is there more than once", field="study.arms", remedy="name it once")
+    yield from arm_faults(study, given.of(LossTerms), training)
     yield from _scenes(given, study.repetitions * training.steps * training.images_per_step)
 
 

@@ -103,7 +103,7 @@ class LossTerms(Config):
     """Supervised term with captions; 0 in every published RecA recipe."""
     text: float = Field(1.0, ge=0, le=100, title="Text weight")
     """Replay of questions about captions. The tiny bases need it; published recipes have 0."""
-    unconditional: float = Field(0.0, ge=0, le=100, title="Unconditional weight")
+    unconditional: float = hashed_when_set(0.0, ge=0, le=100, title="Unconditional weight")
     """The same pictures drawn from the prompt that names nothing, without captions: keeps what classifier-free guidance
     compares with, which the RecA term moves and never trains. 0 in every published RecA recipe; 0.1 is prompt dropout's
     usual share."""

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from reca_core.contracts.errors import BadInput
 from reca_core.contracts.requests import TrainRequest
 from reca_core.models.load import adapter_class
 from reca_core.models.unified import Condition, UnifiedModel
@@ -55,7 +56,13 @@ CONDITIONS: dict[str, Callable[[Patches], Patches]] = {"pooled": pooled, "averag
 
 
 def train(request: TrainRequest, directory: Path, name: str) -> None:
-    """The same training with the condition of that name, in ``directory``."""
+    """The same training with the condition of that name, in ``directory``.
+
+    Raises BadInput where something lies there: a training's identity does not know of the condition, so that of another
+    one would be found, or resumed.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise BadInput("is not empty", field=str(directory), remedy="name a new directory")
     family, change = adapter_class(request.model.family), CONDITIONS[name]
     honest = family.condition
 

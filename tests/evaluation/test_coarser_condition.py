@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from reca_core.contracts.errors import BadInput
 from reca_core.contracts.records import ResolvedModel
 from reca_core.models.showo.adapter import Showo
 from tests.evaluation.coarser_condition import averaged, pooled, shuffled, train
@@ -38,3 +40,5 @@ def test_it_trains_and_leaves_the_family_as_it_was(tmp_path: Path) -> None:
     train(request(tmp_path, losses=ALONE, steps=1).model_copy(update={"model": model}), tmp_path / "pooled", "pooled")
     assert (tmp_path / "pooled" / "final" / "model.safetensors").exists()
     assert Showo.condition is honest
+    with pytest.raises(BadInput, match="is not empty"):
+        train(request(tmp_path, losses=ALONE, steps=1), tmp_path / "pooled", "averaged")

@@ -14,6 +14,8 @@ from evaluation.study_claims import BASE, CLAIMS, DENSE, DRAWS, RECA, UNDERSTAND
 from tests.evaluation.test_compare import half, measured, measurement
 
 REPETITIONS, RESAMPLES = 3, 400
+REPORTING, LATER, TUNING = 1000, 1010, 7
+"""First training seeds: of the first study, of one after it, of none that reports."""
 
 
 def noisy(share: float, seed: int) -> Measurement:
@@ -79,20 +81,20 @@ def arms(shares: dict[str, float]) -> dict[str, dict[str, dict]]:
 
 def test_a_clear_gain_is_shown_a_clear_loss_refuted_and_chance_left_open() -> None:
     def first(base: float, reca: float) -> str:
-        return next(iter(verdicts(arms({BASE: base, RECA: reca})))).verdict
+        return next(iter(verdicts(arms({BASE: base, RECA: reca}), REPORTING))).verdict
 
     assert [first(0.3, 0.7), first(0.7, 0.3), first(0.5, 0.5)] == ["shown", "refuted", "open"]
 
 
 def test_claims_about_arms_that_were_not_trained_are_not_tested() -> None:
-    found = {verdict.letter: verdict for verdict in verdicts(arms({BASE: 0.5, RECA: 0.5}))}
+    found = {verdict.letter: verdict for verdict in verdicts(arms({BASE: 0.5, RECA: 0.5}), REPORTING)}
     assert set(found) == {claim.letter for claim in CLAIMS}
     assert found["d"].verdict == found["f"].verdict == "not tested"
     assert found["d"].measured is None
 
 
 def test_understanding_counts_as_kept_only_if_a_loss_beyond_the_margin_is_excluded() -> None:
-    kept = {verdict.letter: verdict for verdict in verdicts(arms({BASE: 0.8, RECA: 0.4}))}["e"]
+    kept = {verdict.letter: verdict for verdict in verdicts(arms({BASE: 0.8, RECA: 0.4}), REPORTING)}["e"]
     assert kept.verdict == "refuted"
 
 
@@ -104,8 +106,19 @@ def test_dense_prompts_have_claims_of_their_own() -> None:
         rows = {"overall": share, "l1/attribute": share, "l1/relation": share, "l1/other": counts}
         return {DENSE: {row: number(of) for row, of in rows.items()}}
 
-    found = {verdict.letter: verdict for verdict in verdicts({BASE: dense(0.3, 0.5), RECA: dense(0.7, 0.5)})}
+    found = {verdict.letter: verdict for verdict in verdicts({BASE: dense(0.3, 0.5), RECA: dense(0.7, 0.5)}, LATER)}
     assert [found[f"{letter}, dense"].verdict for letter in "acd"] == ["shown", "shown", "not tested"]
     assert found["a"].verdict == "not tested"
-    equal = {verdict.letter: verdict for verdict in verdicts({BASE: dense(0.3, 0.3), RECA: dense(0.7, 0.7)})}
+    equal = {verdict.letter: verdict for verdict in verdicts({BASE: dense(0.3, 0.3), RECA: dense(0.7, 0.7)}, LATER)}
     assert equal["c, dense"].verdict == "open"
+    raised = {
+        verdict.letter: verdict for verdict in verdicts({BASE: dense(0.3, 0.5), RECA: dense(0.7, 0.5)}, REPORTING)
+    }
+    assert raised["a, dense"].verdict == "not judged"
+    assert raised["a, dense"].measured == found["a, dense"].measured
+
+
+def test_tuning_seeds_judge_nothing() -> None:
+    found = list(verdicts(arms({BASE: 0.3, RECA: 0.7}), TUNING))
+    assert {verdict.verdict for verdict in found} == {"not judged", "not tested"}
+    assert all(verdict.measured for verdict in found if verdict.verdict == "not judged")

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
+import tasks.study
 from deployments import recipes
 from evaluation.study import Distribution
 from evaluation.study_claims import BASE, DRAWS, verdicts
-from reca_core.contracts.requests import CaptionSource, EvaluationPlan, ImageSource, LossTerms, TrainingPlan
+from reca_core.contracts.errors import StageFailed
+from reca_core.contracts.judging import JudgeSettings
+from reca_core.contracts.requests import (
+    CaptionSource,
+    EvaluationPlan,
+    ImageSource,
+    LossTerms,
+    SamplingSettings,
+    TrainingPlan,
+)
 from reca_core.contracts.study import ARMS, StudyPlan
-from tasks import validate
+from tasks import arms, validate
 from tasks.arms_page import Arm, svg
-from tasks.study_arms import Repetition, legs
-from tasks.study_page import Study, as_json, markdown
+from tasks.outcome import reasons
+from tasks.results import ArmFailed, Judged, StageResult, Trained
+from tasks.study_legs import Repetition, legs
+from tasks.study_page import Setting, Study, as_json, markdown
+from tests.tasks import rig
 
 RECA = LossTerms(reconstruction=1, image_to_text=1, text_to_image=0, text=1)
 TRAINING = TrainingPlan(steps=31, images_per_step=8)
+SETTING = Setting(
+    "tiny-janus",
+    "e39d" * 16,
+    StudyPlan(),
+    RECA,
+    CaptionSource(),
+    TRAINING,
+    SamplingSettings(guidance_scale=1),
+    EvaluationPlan(),
+)
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -78,6 +104,62 @@ def test_the_seeds_of_the_demo_and_of_the_study_are_disjoint_from_those_they_are
         assert validate.faults(*settings.values()) == []
 
 
+def test_settings_under_which_arms_fail_or_are_the_same_are_refused_before_anything_starts() -> None:
+    reca = LossTerms()
+    assert faults(losses=reca) == []
+    assert faults(losses=reca.model_copy(update={"reconstruction": 0.0}))[0] == "losses.reconstruction"
+    for same in ({"text_to_image": 1.0}, {"image_to_text": 0.0}):
+        assert faults(losses=reca.model_copy(update=same)) == ["study.arms"]
+    null = {"losses": reca.model_copy(update={"unconditional": 0.1}), "study": StudyPlan(arms=list(ARMS))}
+    assert faults(**null) == ["study.arms"]
+    for field, value in (("condition", "own_tokens"), ("seed", 7), ("feature_cache", "on"), ("schedule_steps", 31)):
+        assert f"training.{field}" in faults(training=TRAINING.model_copy(update={field: value}))
+    assert faults(training=TRAINING.model_copy(update={"warmup_steps": 20})) == ["training.steps"]
+    assert faults(training=TRAINING.model_copy(update={"steps": 1, "warmup_steps": 0})) == ["training.steps"]
+    assert faults(training=TRAINING.model_copy(update={"best_by": "reconstruction"})) == ["training.best_by"]
+    assert (
+        faults(training=TRAINING.model_copy(update={"best_by": "reconstruction"}), study=StudyPlan(arms=["reca"])) == []
+    )
+
+
+def cells(monkeypatch: pytest.MonkeyPatch, *failing: str) -> list[StageResult]:
+    """``measure_arms`` of two arms, twice, whose trainings (``arm, seed``) fail where a test says so."""
+
+    def train_arm(_run: object, arm: str, *others: object) -> Iterator[Trained]:
+        if f"{arm}, seed {others[-1].seed}" in failing:  # type: ignore[attr-defined]
+            raise StageFailed("the loss is not a number", field="training")
+        yield rig.trained()
+
+    def measure(_run: object, _name: str, model: object, *_: object) -> Judged:
+        if model.name in failing:  # type: ignore[attr-defined]
+            raise StageFailed("the judge does not answer", field="judge")
+        return rig.judged(model, 0.5)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tasks.study, "train_arm", train_arm)
+    monkeypatch.setattr(tasks.study, "measure", measure)
+    monkeypatch.setattr(tasks.study, "refuse_unequal", lambda base, trained: None)
+    monkeypatch.setattr(arms, "measurement", lambda judged, evaluation: judged)
+    plan = StudyPlan(arms=["reca", "fine-tuning"], repetitions=2)
+    settings = (RECA, CaptionSource(), TRAINING, SamplingSettings(), EvaluationPlan(), JudgeSettings())
+    return tasks.study.measure_arms(rig.RUN, plan, rig.BASE, rig.DATA, *settings)
+
+
+def test_an_arm_that_fails_costs_no_other_and_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = cells(monkeypatch, "reca, seed 1001")
+    assert [getattr(cell, "arm", "") for cell in made] == [BASE, "reca", "fine-tuning", "reca", "fine-tuning"]
+    failed = made[3]
+    assert isinstance(failed, ArmFailed)
+    assert [isinstance(cell, ArmFailed) for cell in made] == [False, False, False, True, False]
+    assert "the loss is not a number" in failed.reason
+    assert reasons(failed) == [f"study reca, seed 1001: failed: {failed.reason}"]
+
+
+def test_a_study_in_which_every_arm_fails_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = [f"{arm}, seed {seed}" for arm in ("reca", "fine-tuning") for seed in (1000, 1001)]
+    with pytest.raises(StageFailed, match=r"not one arm.*reca, seed 1000.*fine-tuning, seed 1001"):
+        cells(monkeypatch, *every)
+
+
 def number(value: float, half_width: float = 0.01) -> Distribution:
     import numpy as np
 
@@ -87,11 +169,12 @@ def number(value: float, half_width: float = 0.01) -> Distribution:
 @pytest.fixture
 def study() -> Study:
     rows = ("overall", "counting", "position", "color_attr")
-    arms = [
+    made = [
         Arm(name, {DRAWS: {row: number(value) for row in rows}}, trainings, 31, 248, [2.0] * trainings)
         for name, value, trainings in ((BASE, 0.5, 0), ("reca", 0.6, 3), ("<script>", 0.4, 3))
     ]
-    return Study(arms, list(verdicts({arm.name: arm.numbers for arm in arms})), 31, 3, 1000, 1000)
+    judged = list(verdicts({arm.name: arm.numbers for arm in made}, 1000))
+    return Study(made, judged, {"own <b>": "no | such thing"}, SETTING)
 
 
 def test_the_page_has_values_differences_intervals_verdicts_and_costs(study: Study) -> None:
@@ -101,6 +184,20 @@ def test_the_page_has_values_differences_intervals_verdicts_and_costs(study: Stu
     assert "**not tested**" in page
     assert "+0.100 (" in page
     assert "| reca | 3 | 31 | 248 | 2 |" in page
+    assert "Tuning seeds" not in page
+
+
+def test_the_page_says_which_study_it_is_and_what_failed(study: Study) -> None:
+    page = markdown(study)
+    assert "tiny-janus (weights e39de39de39de39d), RecA's terms: reconstruction 1, image_to_text 1, text 1." in page
+    assert "pictures drawn from seed 1000 on, without guidance; corrected arithmetic" in page
+    assert "- **own &lt;b&gt; failed**: no \\| such thing" in page
+    written = as_json(study)
+    assert written["failed"] == {"own <b>": "no | such thing"}
+    assert written["model"] == "tiny-janus"
+    assert written["sampling"]["guidance_scale"] == 1
+    tuning = replace(SETTING, study=StudyPlan(first_training_seed=7))
+    assert "Tuning seeds" in markdown(replace(study, setting=tuning))
 
 
 def test_the_figure_escapes_names_and_colours_what_is_sure(study: Study) -> None:
