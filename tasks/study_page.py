@@ -93,6 +93,7 @@ def markdown(study: Study) -> str:
         "",
         *([] if first >= FIRST_REPORTING_SEED else [TUNING, ""]),
         *(f"- **{cell(name)} failed**: {cell(reason)}" for name, reason in study.failed.items()),
+        *([""] if study.failed else []),
         *_claims(study.verdicts),
     ]
     for benchmark in study.base.numbers:

@@ -2,6 +2,8 @@
 
     python -m tests.evaluation.drawn_objects HOME --first-seed 1000
 
+HOME is that of one model's study; pictures drawn with another guidance than the checkpoint's are not counted.
+
 DPG's rules reward every object that is there, so an arm that draws more of them gains even if each is as wrong as
 before. Here every object that the reader finds in a picture of a dense prompt is held against the prompt's own; of
 GenEval's short prompts only the number is. The figures stand in docs/tiny_families.md.
@@ -32,13 +34,21 @@ HEAD = (
 )
 
 
-def dense_samples(home: Path, items: dict[str, DenseItem]) -> Iterator[tuple[str, Path]]:
-    """Arm and folder of every finished sampling of these prompts."""
+def samplings(home: Path, first_seed: int) -> Iterator[tuple[str, Path]]:
+    """Arm and folder of every finished sampling from that drawing seed on, drawn as the checkpoint says."""
     for done in sorted(home.glob("samples/*/DONE.json")):
-        texts = {row["prompt_id"]: row["text"] for row in read_jsonl(done.with_name("prompts.jsonl"))}
-        if texts == {name: item.text for name, item in items.items()}:
-            request = json.loads(done.with_name("request.json").read_text())
+        request = json.loads(done.with_name("request.json").read_text())
+        as_published = request["sampling"]["guidance_scale"] == 0
+        if as_published and min(row["seed"] for row in read_jsonl(done.with_name("samples.jsonl"))) == first_seed:
             yield request["model"]["name"].partition(",")[0], done.parent
+
+
+def dense_samples(home: Path, first_seed: int, items: dict[str, DenseItem]) -> Iterator[tuple[str, Path]]:
+    """Those of these prompts."""
+    for arm, folder in samplings(home, first_seed):
+        texts = {row["prompt_id"]: row["text"] for row in read_jsonl(folder / "prompts.jsonl")}
+        if texts == {name: item.text for name, item in items.items()}:
+            yield arm, folder
 
 
 def counted(folder: Path, items: dict[str, DenseItem]) -> Counter[str]:
@@ -66,17 +76,16 @@ def short_wanted() -> dict[str, int]:
     return {record["prompt"]: sum(clause["count"] for clause in record["include"]) for record in records}
 
 
-def short_counted(home: Path) -> dict[str, Counter[str]]:
+def short_counted(home: Path, first_seed: int) -> dict[str, Counter[str]]:
     """Arm -> objects wanted and drawn for these prompts."""
     wanted, arms = short_wanted(), dict[str, Counter[str]]()
-    for done in sorted(home.glob("samples/*/DONE.json")):
-        rows = list(read_jsonl(done.with_name("samples.jsonl")))
+    for arm, folder in samplings(home, first_seed):
+        rows = list(read_jsonl(folder / "samples.jsonl"))
         if not all(row["text"] in wanted and row["image_path"] for row in rows):
             continue
-        request = json.loads(done.with_name("request.json").read_text())
-        counts = arms.setdefault(request["model"]["name"].partition(",")[0], Counter())
+        counts = arms.setdefault(arm, Counter())
         for row in rows:
-            readings = read_cells(Image.open(done.parent / row["image_path"]))
+            readings = read_cells(Image.open(folder / row["image_path"]))
             counts["drawn"] += sum(one.finding is not None and one.finding.score > SURE for one in readings)
             counts["wanted"] += wanted[row["text"]]
     return arms
@@ -90,9 +99,9 @@ def main() -> None:
     given = parser.parse_args()
     items = {f"world{number}": item for number, item in enumerate(dense_items(given.first_seed, PROMPTS))}
     arms: dict[str, Counter[str]] = {}
-    for arm, folder in dense_samples(given.home, items):
+    for arm, folder in dense_samples(given.home, given.first_seed, items):
         arms.setdefault(arm, Counter()).update(counted(folder, items))
-    short, lines = short_counted(given.home), [HEAD, "|---|---:|---:|---:|---:|---:|---:|"]
+    short, lines = short_counted(given.home, given.first_seed), [HEAD, "|---|---:|---:|---:|---:|---:|---:|"]
     for arm, counts in arms.items():
         shares = " | ".join(f"{counts[what] / counts['drawn']:.3f}" for what in ("place", "shape", "colour", "both"))
         ratios = " | ".join(f"{found['drawn'] / found['wanted']:.2f}" for found in (short[arm], counts))
