@@ -101,6 +101,18 @@ def test_every_run_says_how_it_is_repeated_before_and_after_it_is_described(home
     assert tags()["rerun"] in tags()["mlflow.note.content"]
 
 
+def test_a_description_that_is_too_long_loses_whole_tables_and_never_the_command(run: TrackedRun) -> None:
+    tables = [f"| table {number} |" + "x" * 3000 for number in range(4)]
+    tracking.describe(run, "\n\n".join(tables))
+    said = tracking.client().get_run(run.run_id).data.tags[tracking.DESCRIPTION_TAG]
+    assert said.startswith("\n\n".join(tables[:2]) + f"\n\n{tracking.LEFT_OUT}\n\nRepeat: `reca")
+    assert "table 2" not in said
+    tracking.describe(run, "y" * 9000)
+    said = tracking.client().get_run(run.run_id).data.tags[tracking.DESCRIPTION_TAG]
+    assert len(said) <= tracking.LONGEST_TAG
+    assert f"{tracking.LEFT_OUT}\n\nRepeat: `reca" in said
+
+
 def test_a_run_id_leads_to_what_was_judged_of_the_trained_model(run: TrackedRun) -> None:
     for verdict, name in (("base", "h1"), ("better", "h2")):
         identity = {"stage": "benchmark", "benchmark": "geneval", "request_hash": name}
