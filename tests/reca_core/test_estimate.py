@@ -78,7 +78,7 @@ def test_the_estimate_is_close_to_the_measured_peak(tmp_path: Path) -> None:
 def test_every_family_is_estimated_with_all_its_terms_and_nothing_is_read(family: str, tmp_path: Path) -> None:
     adapter = adapter_class(family)
     answers, draws = float(issubclass(adapter, AnswersInText)), float(issubclass(adapter, DrawsFromText))
-    terms = LossTerms(reconstruction=1, image_to_text=answers, text_to_image=draws, text=answers)
+    terms = LossTerms(reconstruction=1, image_to_text=answers, text_to_image=draws, text=answers, unconditional=draws)
     request = asked(tmp_path, family, terms, feature_cache="on")
     found = measure(request.model_copy(update={"feature_directory": str(tmp_path / "features")}), "cpu")
     model = adapter.load(tmp_path / family)
