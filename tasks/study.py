@@ -7,6 +7,7 @@ judging that were made before are found by their content.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from evaluation.compare import refuse_unequal
 from evaluation.study_claims import BASE, verdicts
@@ -77,10 +78,11 @@ def conclude_study(
 ) -> Reported:
     """The tables with their intervals, the verdicts and the figure: as files, in MLflow and on the flow's page.
 
-    An arm of which a training failed has no numbers, because they would be over fewer trainings; it has the reason.
+    An arm of which a training failed has no numbers, because they would be over fewer trainings; it has the reasons.
+    Its other trainings are kept: the same study, started again, goes on from them.
     """
     began, study = time.monotonic(), setting.study
-    failed = {cell.arm: cell.reason for cell in cells if isinstance(cell, ArmFailed)}
+    failed = failures(cells)
     whole = [cell for cell in cells if isinstance(cell, ArmMeasured) and cell.arm not in failed]
     names = dict.fromkeys(cell.arm for cell in whole)
     found_arms = [arms.arm_of(name, whole, training, study.repetitions, evaluation) for name in names]
@@ -91,7 +93,7 @@ def conclude_study(
         setting=setting,
     )
     judged = [judging.request_hash for cell in whole for judging in cell.judged]
-    paths = write_study(found, [*judged, evaluation.arithmetic])
+    paths = write_study(found, [*judged, *study.arms, *failed, evaluation.arithmetic])
     for path in paths:
         tracking.log_file(run.tracked, path)
     for arm in found_arms:
@@ -100,3 +102,12 @@ def conclude_study(
     views = arms.show(run, title, found_arms, markdown(found), NAME, "What RecA changes, arm by arm")
     note(f"study: {paths[0]}")
     return Reported(stage="study", seconds=time.monotonic() - began, path=str(paths[0]), views=views)
+
+
+def failures(cells: Sequence[StageResult]) -> dict[str, str]:
+    """Arm -> which of its trainings failed, and why."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        if isinstance(cell, ArmFailed):
+            found.setdefault(cell.arm, []).append(f"{cell.stage.removeprefix('study ')}: {cell.reason}")
+    return {arm: "; ".join(reasons) for arm, reasons in found.items()}

@@ -13,11 +13,14 @@ from reca_core.contracts.requests import LossTerms, TrainingPlan
 from reca_core.contracts.study import ArmName, StudyPlan
 from tasks.study_legs import Leg, legs
 
+FEWEST_STEPS = 2
+"""Of a stage: a schedule that falls to zero on its only step trains nothing."""
+
 
 def arm_faults(study: StudyPlan, losses: LossTerms, training: TrainingPlan) -> Iterator[BadInput]:
     """What is wrong with the arms."""
-    yield from _reca(losses, training)
     made = {arm: legs(arm, losses, training) for arm in dict.fromkeys(study.arms)}
+    yield from _reca(losses, training)
     yield from _alike(made)
     yield from _stages(made, training)
     yield from _terms(made, training)
@@ -34,9 +37,6 @@ def _reca(losses: LossTerms, training: TrainingPlan) -> Iterator[BadInput]:
     if training.seed != TrainingPlan().seed:
         fact = f"the seed {training.seed} would not be used: every repetition has its own"
         yield BadInput(fact, field="training.seed", remedy="set study.first_training_seed")
-    if training.feature_cache == "on":
-        fact = "arms without reconstruction have nothing to keep"
-        yield BadInput(fact, field="training.feature_cache", remedy="auto keeps what can be kept")
 
 
 def _alike(made: Mapping[ArmName, tuple[Leg, ...]]) -> Iterator[BadInput]:
@@ -53,12 +53,12 @@ def _stages(made: Mapping[ArmName, tuple[Leg, ...]], training: TrainingPlan) -> 
     for name, planned in made.items():
         if len(planned) < 2:
             continue
-        shortest = min(leg.training.steps for leg in planned)
-        if shortest < max(1, training.warmup_steps):
+        shortest, fewest = min(leg.training.steps for leg in planned), max(FEWEST_STEPS, training.warmup_steps)
+        if shortest < fewest:
             yield BadInput(
-                f"a stage of {name} has {shortest} of {training.steps} steps, fewer than the warm-up",
+                f"a stage of {name} has {shortest} of {training.steps} steps, too few for a warm-up and a schedule",
                 field="training.steps",
-                remedy=f"at least {len(planned) * max(1, training.warmup_steps)}, or leave that arm out",
+                remedy=f"at least {len(planned) * fewest}, or leave that arm out",
             )
         if training.schedule_steps:
             fact = f"a stage of {name} would end before its schedule of {training.schedule_steps} steps"
@@ -66,13 +66,21 @@ def _stages(made: Mapping[ArmName, tuple[Leg, ...]], training: TrainingPlan) -> 
 
 
 def _terms(made: Mapping[ArmName, tuple[Leg, ...]], training: TrainingPlan) -> Iterator[BadInput]:
-    """The best checkpoint is chosen by something that every arm has."""
-    without = [
-        name
-        for name, planned in made.items()
-        if training.best_by not in ("off", "loss")
-        and any(not leg.losses.model_dump()[training.best_by] for leg in planned)
-    ]
-    if without:
-        fact = f"{', '.join(without)} computes no {training.best_by} loss"
-        yield BadInput(fact, field="training.best_by", choices=("off", "loss"))
+    """What is asked of every arm is something that every arm has."""
+    if training.best_by not in ("off", "loss"):
+        without = _lacking(made, training.best_by)
+        if without:
+            fact = f"{without} computes no {training.best_by} loss"
+            yield BadInput(fact, field="training.best_by", choices=("off", "loss"))
+    if training.feature_cache == "on":
+        without = _lacking(made, "reconstruction")
+        if without:
+            fact = f"{without} has no reconstruction, hence no features to keep"
+            yield BadInput(fact, field="training.feature_cache", remedy="auto keeps what can be kept")
+
+
+def _lacking(made: Mapping[ArmName, tuple[Leg, ...]], term: str) -> str:
+    """Arms of which a training gives a term no weight."""
+    return ", ".join(
+        name for name, planned in made.items() if any(not leg.losses.model_dump()[term] for leg in planned)
+    )

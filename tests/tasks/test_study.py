@@ -114,6 +114,9 @@ def test_settings_under_which_arms_fail_or_are_the_same_are_refused_before_anyth
     assert faults(**null) == ["study.arms"]
     for field, value in (("condition", "own_tokens"), ("seed", 7), ("feature_cache", "on"), ("schedule_steps", 31)):
         assert f"training.{field}" in faults(training=TRAINING.model_copy(update={field: value}))
+    kept = {"training": TRAINING.model_copy(update={"feature_cache": "on"}), "study": StudyPlan(arms=["reca"])}
+    assert faults(**kept) == []
+    assert faults(training=TRAINING.model_copy(update={"steps": 3, "warmup_steps": 0})) == ["training.steps"]
     assert faults(training=TRAINING.model_copy(update={"warmup_steps": 20})) == ["training.steps"]
     assert faults(training=TRAINING.model_copy(update={"steps": 1, "warmup_steps": 0})) == ["training.steps"]
     assert faults(training=TRAINING.model_copy(update={"best_by": "reconstruction"})) == ["training.best_by"]
@@ -152,6 +155,7 @@ def test_an_arm_that_fails_costs_no_other_and_is_told_with_its_reason(monkeypatc
     assert [isinstance(cell, ArmFailed) for cell in made] == [False, False, False, True, False]
     assert "the loss is not a number" in failed.reason
     assert reasons(failed) == [f"study reca, seed 1001: failed: {failed.reason}"]
+    assert tasks.study.failures(made) == {"reca": f"reca, seed 1001: {failed.reason}"}
 
 
 def test_a_study_in_which_every_arm_fails_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
