@@ -63,5 +63,5 @@ def study(
         prepared = prepare(images)
         cells = measure_arms(run, study, base, prepared.data, losses, captions, training, sampling, evaluation, judge)
         setting = Setting(base.name, base.sha256, study, losses, captions, training, sampling, evaluation)
-        concluded = conclude_study(run, setting, cells, training, evaluation)
+        concluded = conclude_study(run, setting, cells)
         return outcome(run, [prepared, *stages_of_arms(cells), concluded])

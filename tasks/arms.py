@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.compare import Measurement, read_measurement
+from evaluation.compare import Measurement, read_measurement, refuse_unequal
 from evaluation.study import Distributions, distributions
 from reca_core.contracts.requests import EvaluationPlan, TrainingPlan
 from tasks import tracking, tracking_views
@@ -52,6 +52,12 @@ def arm_of(
 def measurement(judged: Judged, evaluation: EvaluationPlan) -> Measurement:
     """A judging in the arithmetic that was asked for."""
     return read_measurement(Path(judged.directory), evaluation.arithmetic)
+
+
+def refuse_unlike(base: Sequence[Judged], arm: Sequence[Judged], evaluation: EvaluationPlan) -> None:
+    """Raises ComparisonRefused where an arm was not measured as the base was, so that nothing is paired by mistake."""
+    for before, after in zip(base, arm, strict=True):
+        refuse_unequal(measurement(before, evaluation), measurement(after, evaluation))
 
 
 def track(run: RunContext, arm: Arm, settings: dict[str, object], base: Arm) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from evaluation.compare import refuse_unequal
 from evaluation.study_claims import BASE, verdicts
 from reca_core.contracts.errors import RecaError, StageFailed
 from reca_core.contracts.judging import JudgeSettings
@@ -57,8 +56,7 @@ def measure_arms(
             try:
                 trained = list(train_arm(run, arm, base, data, losses, training, repetition))
                 judged = measured(trained[-1].model(name))
-                for before, after in zip(on_base, judged, strict=True):
-                    refuse_unequal(arms.measurement(before, evaluation), arms.measurement(after, evaluation))
+                arms.refuse_unlike(on_base, judged, evaluation)
             except RecaError as error:
                 cells.append(ArmFailed(stage=f"study {name}", seconds=0.0, arm=arm, reason=str(error)))
                 note(f"study: {name} failed")
@@ -73,19 +71,17 @@ def measure_arms(
 
 
 @verb("study")
-def conclude_study(
-    run: RunContext, setting: Setting, cells: list[StageResult], training: TrainingPlan, evaluation: EvaluationPlan
-) -> Reported:
+def conclude_study(run: RunContext, setting: Setting, cells: list[StageResult]) -> Reported:
     """The tables with their intervals, the verdicts and the figure: as files, in MLflow and on the flow's page.
 
     An arm of which a training failed has no numbers, because they would be over fewer trainings; it has the reasons.
     Its other trainings are kept: the same study, started again, goes on from them.
     """
-    began, study = time.monotonic(), setting.study
+    began, study, evaluation = time.monotonic(), setting.study, setting.evaluation
     failed = failures(cells)
     whole = [cell for cell in cells if isinstance(cell, ArmMeasured) and cell.arm not in failed]
     names = dict.fromkeys(cell.arm for cell in whole)
-    found_arms = [arms.arm_of(name, whole, training, study.repetitions, evaluation) for name in names]
+    found_arms = [arms.arm_of(name, whole, setting.training, study.repetitions, evaluation) for name in names]
     found = Study(
         arms=found_arms,
         verdicts=list(verdicts({arm.name: arm.numbers for arm in found_arms}, study.first_training_seed)),

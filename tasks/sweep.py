@@ -15,7 +15,6 @@ from functools import partial
 from prefect import Task
 from prefect.futures import PrefectFuture
 
-from evaluation.compare import refuse_unequal
 from evaluation.study_claims import BASE
 from reca_core.contracts.errors import RecaError, StageFailed
 from reca_core.contracts.judging import JudgeSettings
@@ -81,8 +80,7 @@ def _measured(
     """The setting's scores, provided that they can be paired with the base's."""
     try:
         judged = measured(trained.model(arm.name))
-        for before, after in zip(on_base, judged, strict=True):
-            refuse_unequal(arms.measurement(before, evaluation), arms.measurement(after, evaluation))
+        arms.refuse_unlike(on_base, judged, evaluation)
     except RecaError as error:
         return _failed(arm, error)
     return arms.measured(arm.name, [trained], judged)

@@ -19,7 +19,6 @@ FamilyChoice = Annotated[
     str, AfterValidator(check_family), WithJsonSchema({"type": "string", "enum": ["auto", *FAMILIES]})
 ]
 
-
 AT_HOME = "home:"
 """Beginning of a caption source that lies below the home, wherever that is: what deployments can say."""
 
@@ -90,8 +89,7 @@ class PrepareRequest(Config):
 
 
 class LossTerms(Config):
-    """Weights of the loss terms. RecA is reconstruction alone for decoupled families; where understanding and
-    generation share parameters, image-to-text comes to it with the same weight."""
+    """Weights of the loss terms. RecA is reconstruction, and image-to-text where a family shares its parameters."""
 
     model_config = ConfigDict(title="Loss terms")
 
@@ -104,9 +102,7 @@ class LossTerms(Config):
     text: float = Field(1.0, ge=0, le=100, title="Text weight")
     """Replay of questions about captions. The tiny bases need it; published recipes have 0."""
     unconditional: float = hashed_when_set(0.0, ge=0, le=100, title="Unconditional weight")
-    """The same pictures drawn from the prompt that names nothing, without captions: keeps what classifier-free guidance
-    compares with, which the RecA term moves and never trains. 0 in every published RecA recipe; 0.1 is prompt dropout's
-    usual share."""
+    """Draw the same pictures from the empty prompt that guidance compares with; published recipes have 0."""
 
 
 class CaptionSource(Config):
@@ -204,8 +200,7 @@ class TrainingPlan(Config):
     best_by: Literal["off", "loss", "reconstruction", "image_to_text", "text_to_image", "text", "unconditional"] = (
         unhashed("loss", title="Best checkpoint by")
     )
-    """The checkpoint with the lowest mean of this loss since the checkpoint before it is kept as well; loss is the
-    weighted sum of all terms, off keeps none."""
+    """The checkpoint with the lowest mean of it since the last is kept, too; loss sums all terms, off keeps none."""
     checkpoint_in_background: bool = unhashed(True, title="Write checkpoints in the background")
     """The training goes on from the moment the state is copied to the host's memory. Off saves that copy and waits."""
     checkpoint_format: Literal["auto", "whole", "shards"] = unhashed("auto", title="Checkpoint format")

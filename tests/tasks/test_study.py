@@ -140,7 +140,7 @@ def cells(monkeypatch: pytest.MonkeyPatch, *failing: str) -> list[StageResult]:
 
     monkeypatch.setattr(tasks.study, "train_arm", train_arm)
     monkeypatch.setattr(tasks.study, "measure", measure)
-    monkeypatch.setattr(tasks.study, "refuse_unequal", lambda base, trained: None)
+    monkeypatch.setattr(arms, "refuse_unequal", lambda base, trained: None)
     monkeypatch.setattr(arms, "measurement", lambda judged, evaluation: judged)
     plan = StudyPlan(arms=["reca", "fine-tuning"], repetitions=2)
     settings = (RECA, CaptionSource(), TRAINING, SamplingSettings(), EvaluationPlan(), JudgeSettings())

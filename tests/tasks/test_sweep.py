@@ -90,7 +90,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cells]:
 
         monkeypatch.setattr(sweep, "_verb", verb)
         monkeypatch.setattr(sweep, "measure", measure)
-        monkeypatch.setattr(sweep, "refuse_unequal", lambda base, trained: None)
+        monkeypatch.setattr(arms, "refuse_unequal", lambda base, trained: None)
         monkeypatch.setattr(arms, "measurement", lambda judged, evaluation: judged)
         plan = SweepPlan(learning_rates=[1e-4, 1e-3])
         settings = (LossTerms(), CaptionSource(), TRAINING, SamplingSettings(), EvaluationPlan(), JudgeSettings())
